@@ -700,9 +700,10 @@ impl Engine {
         }
         successor.undecided = false;
         successor.forget_at = None;
-        if ike.mobike.is_some() {
+        if let Some(mobike) = &ike.mobike {
             // It may have moved since the successor was made.
-            successor.mobike.clone_from(&ike.mobike);
+            let newest = successor.mobike.as_ref().map(|mobike| mobike.newest);
+            successor.mobike = Some(mobike.handed_on(newest.unwrap_or_default()));
             (successor.path, successor.nat) = (ike.path, ike.nat);
             successor.proven = ike.proven;
         }

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use hitless_sa::{Instant, SaId, Spi};
+use hitless_sa::{Instant, MessageId, SaId, Spi};
 
 use super::child::{self, ChildState, Closing};
 use super::contents::Contents;
@@ -22,7 +22,7 @@ const SPIS: usize = 16;
 pub(super) fn answer(
     ike: &mut IkeSa,
     turn: &mut Turn<'_>,
-    path: Path,
+    (id, path): (MessageId, Path),
     contents: &Contents<'_>,
 ) -> Vec<Payload> {
     if contents.has(NotifyKind::AUTHENTICATION_FAILED) {
@@ -34,7 +34,8 @@ pub(super) fn answer(
     counter_sync::replay_counters(ike, turn, contents);
     ike.take_token(turn, contents);
     ike.take_redirect(turn, contents);
-    let mut answer = mobike::answer(ike, turn, path, contents);
+    ike.take_auth_lifetime(turn, contents);
+    let mut answer = mobike::answer(ike, turn, (id, path), contents);
     answer.extend(virtual_ip::tell(contents));
     answer.extend(resume::grant(ike, turn, contents));
     let mut ours = Vec::new();

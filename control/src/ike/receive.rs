@@ -228,7 +228,9 @@ impl IkeSa {
             self.window.peer_allows(size);
         }
         match header.exchange {
-            Exchange::Informational => inform::answer(self, turn, path, &contents),
+            Exchange::Informational => {
+                inform::answer(self, turn, (header.message_id, path), &contents)
+            }
             Exchange::CreateChildSa if contents.rekeys_ike() => {
                 rekey::answer(self, turn, header.message_id, &contents)
             }

@@ -13,6 +13,7 @@ use super::established::{Birth, DELETE_GRACE, IkeSa, State};
 use super::followup::{self, Followup, HalfMade, Progress, What};
 use super::keys::{IkeKeys, Inputs};
 use super::message::{Exchange, Notify, NotifyKind, Payload};
+use super::mobike::Newest;
 use super::output::Event;
 use super::proposal::{IkeProposal, KeyExchangeMethod, accepted, select};
 use super::sessions::crash;
@@ -309,7 +310,8 @@ fn successor(
     successor.session.origin = Some(ike.origin());
     successor.addresses = ike.addresses.clone();
     successor.proven = ike.proven;
-    successor.mobike = ike.mobike.clone();
+    let mobike = ike.mobike.as_ref();
+    successor.mobike = mobike.map(|mobike| mobike.handed_on(Newest::default()));
     successor.redirectable = ike.redirectable;
     successor
 }

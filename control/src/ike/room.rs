@@ -89,7 +89,7 @@ impl Engine {
         let most = self.settings.limits.ikesa_limit_id;
         let reason = if self.is_full() {
             "there are as many IKE SAs as ikesa_limit allows"
-        } else if most != 0 && self.index.count_between(&ike.local_id, ike.peer()) >= most {
+        } else if most != 0 && self.has_alike(ike, most) {
             "the peer has as many IKE SAs as ikesa_limit_id allows"
         } else {
             return None;

@@ -2,7 +2,8 @@
 //!
 //! A peer is who its identity says, with EAP the user's name, towards one of ours. INITIAL_CONTACT
 //! counts only in IKE_AUTH and only once that has succeeded: before, anybody could end another's IKE
-//! SAs with it.
+//! SAs with it. And it counts among those alone that were proven alike: who knows a secret that many
+//! share, and may call itself what it likes, is not the holder of a certificate by that name.
 
 use hitless_sa::{IkeSpi, Instant};
 
@@ -27,6 +28,11 @@ impl Connection {
             Unique::Keep | Unique::Replace if !initiator => Some(Effect::Replace),
             Unique::No | Unique::Keep | Unique::Replace => None,
         }
+    }
+
+    /// Whether who is believed by one connection would be by the other, under the same names.
+    pub(super) fn believes_as(&self, other: &Connection) -> bool {
+        self.name == other.name || self.auth.remote.is_as_good_as(&other.auth.remote)
     }
 }
 
@@ -64,12 +70,25 @@ impl Engine {
         between.filter_map(|spi| self.sas.get(&spi).map(|ike| &**ike))
     }
 
-    /// The other ones than this, over the same protocol: a peer with a tunnel over IPv4 and another one
-    /// over IPv6 begins each with INITIAL_CONTACT, as strongSwan does, and means no more than that.
-    fn twins(&self, ike: &IkeSa) -> impl Iterator<Item = &IkeSa> {
-        let (own, ipv4) = (ike.local_spi, ike.path.remote.is_ipv4());
+    /// The other ones than this that were proven alike.
+    fn proven_alike<'e>(&'e self, ike: &'e IkeSa) -> impl Iterator<Item = &'e IkeSa> {
         let others = self.others(&ike.local_id, ike.peer());
-        others.filter(move |other| other.local_spi != own && other.path.remote.is_ipv4() == ipv4)
+        let alike = |other: &IkeSa| ike.connection.believes_as(&other.connection);
+        others.filter(move |other| other.local_spi != ike.local_spi && alike(other))
+    }
+
+    /// Whether those are so many. Few peers have as many at all.
+    pub(super) fn has_alike(&self, ike: &IkeSa, most: usize) -> bool {
+        self.index.count_between(&ike.local_id, ike.peer()) >= most
+            && self.proven_alike(ike).take(most).count() >= most
+    }
+
+    /// Those of them over the same protocol: a peer with a tunnel over IPv4 and another one over IPv6
+    /// begins each with INITIAL_CONTACT, as strongSwan does, and means no more than that.
+    fn twins<'e>(&'e self, ike: &'e IkeSa) -> impl Iterator<Item = &'e IkeSa> {
+        let ipv4 = ike.path.remote.is_ipv4();
+        let alike = self.proven_alike(ike);
+        alike.filter(move |other| other.path.remote.is_ipv4() == ipv4)
     }
 
     /// Those other IKE SAs with this peer are dead.

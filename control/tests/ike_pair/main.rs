@@ -1,5 +1,6 @@
 //! Two IKE engines on one virtual clock.
 
+mod alike;
 mod believed;
 mod candidates;
 mod certificates;

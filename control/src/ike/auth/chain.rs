@@ -3,6 +3,7 @@
 //! chains cannot exceed. What it leaves out is checked here: key usage, and the anchor's validity.
 
 use std::cmp::Reverse;
+use std::collections::BTreeSet;
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -158,6 +159,13 @@ impl Trust {
 
     pub fn anchors(&self) -> impl Iterator<Item = &Certificate> {
         self.anchors.iter().map(|anchor| &anchor.certificate)
+    }
+
+    /// Whether the anchors are the same and revocation is looked at alike.
+    pub fn is_as_good_as(&self, other: &Trust) -> bool {
+        let ours: BTreeSet<&[u8]> = self.anchors().map(|anchor| &**anchor.der()).collect();
+        let theirs: BTreeSet<&[u8]> = other.anchors().map(|anchor| &**anchor.der()).collect();
+        self.revocation == other.revocation && ours == theirs
     }
 
     /// Verifies a chain, the peer's own certificate first; gives what of it leads to an anchor.

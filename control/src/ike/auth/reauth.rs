@@ -36,6 +36,14 @@ pub(in crate::ike) fn lifetime(now: Instant, authenticated: &Authenticated) -> O
     ))
 }
 
+/// Within what time the peer wants a new IKE_AUTH of us.
+fn demanded(contents: &Contents<'_>) -> Option<Duration> {
+    let told = contents.notify(NotifyKind::AUTH_LIFETIME)?;
+    let seconds = u32::from_be_bytes(told.data.as_slice().try_into().ok()?);
+    // A tenth early, so that the new one is there in time.
+    Some((Duration::from_secs(seconds.into()) / 10 * 9).max(SHORTEST))
+}
+
 impl Authenticated {
     /// After an IKE_AUTH that we sent: earlier than we want it or the peer demands it, by chance.
     pub fn after_asking(
@@ -45,13 +53,8 @@ impl Authenticated {
         contents: &Contents<'_>,
     ) -> Authenticated {
         self.asked = true;
-        let demanded = contents.notify(NotifyKind::AUTH_LIFETIME).and_then(|n| {
-            let seconds = u32::from_be_bytes(n.data.as_slice().try_into().ok()?);
-            // A tenth early, so that the new one is there in time.
-            Some((Duration::from_secs(seconds.into()) / 10 * 9).max(SHORTEST))
-        });
         let own = self.left(turn, connection.auth.reauth_time);
-        let time = demanded
+        let time = demanded(contents)
             .filter(|demanded| own.is_zero() || *demanded < own)
             .unwrap_or(own);
         // The peer may show a fresh certificate before the one that it has shown expires.
@@ -104,6 +107,18 @@ impl Authenticated {
 }
 
 impl IkeSa {
+    /// RFC 4478 section 3: who answered IKE_AUTH may say by when it wants a new one in an INFORMATIONAL
+    /// exchange, too. What is due sooner stays: this is a limit, and not the only one.
+    pub fn take_auth_lifetime(&mut self, turn: &mut Turn<'_>, contents: &Contents<'_>) {
+        let Some(demanded) = demanded(contents).filter(|_| self.authenticated.asked) else {
+            return;
+        };
+        let at = turn.lifetime(demanded);
+        let at = at.into_iter().chain(self.authenticated.reauth_at).min();
+        turn.dirty |= at != self.authenticated.reauth_at;
+        self.authenticated.reauth_at = at;
+    }
+
     /// Whether a new IKE_AUTH is due, and what then.
     pub fn reauthenticate(&mut self, turn: &mut Turn<'_>) {
         if self.authenticated.reauth_at.is_none_or(|at| at > turn.now) {

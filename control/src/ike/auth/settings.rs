@@ -78,6 +78,20 @@ pub enum RemoteAuth {
     Eap(EapUsers),
 }
 
+impl RemoteAuth {
+    /// Whether it takes no more to be believed by one than by the other. Which secret or account it is
+    /// depends on the identities alone.
+    pub fn is_as_good_as(&self, other: &RemoteAuth) -> bool {
+        match (self, other) {
+            (RemoteAuth::Psk, RemoteAuth::Psk) | (RemoteAuth::Eap(_), RemoteAuth::Eap(_)) => true,
+            (RemoteAuth::Pubkey(one), RemoteAuth::Pubkey(other)) => {
+                Arc::ptr_eq(one, other) || one.is_as_good_as(other)
+            }
+            _ => false,
+        }
+    }
+}
+
 /// Which users may log in, and how they say who they are.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum EapUsers {
@@ -119,6 +133,14 @@ pub struct RemoteCertificates {
     pub family: Family,
     /// Where the CRLs came from, to be read again when they change.
     pub crl_files: Vec<PathBuf>,
+}
+
+impl RemoteCertificates {
+    fn is_as_good_as(&self, other: &RemoteCertificates) -> bool {
+        self.trust.is_as_good_as(&other.trust)
+            && self.family == other.family
+            && self.crl_files == other.crl_files
+    }
 }
 
 impl AuthSettings {

@@ -194,6 +194,11 @@ pub(super) struct MobikeRecord {
     pub both_ways: bool,
     #[prost(message, optional, tag = "3")]
     pub provisional: Option<PathRecord>,
+    /// Message IDs of the peer's newest update, and of its newest word of other addresses.
+    #[prost(uint32, optional, tag = "248")]
+    pub update: Option<u32>,
+    #[prost(uint32, optional, tag = "249")]
+    pub named: Option<u32>,
 }
 
 #[derive(Clone, PartialEq, prost::Message)]

@@ -2,9 +2,11 @@
 
 use std::net::IpAddr;
 
+use hitless_sa::MessageId;
+
 use super::record::{InternalRecord, MobikeRecord, PathRecord, PendingRecord};
 use super::{ImportError, collect};
-use crate::ike::mobike::{Asked, Errand, Mobike};
+use crate::ike::mobike::{Asked, Errand, Mobike, Newest};
 use crate::ike::nat::{Nat, Path};
 use crate::ike::virtual_ip::Internal;
 
@@ -43,6 +45,8 @@ pub(super) fn mobike_record(mobike: &Mobike) -> MobikeRecord {
         others: texts(&mobike.others),
         both_ways: mobike.both_ways,
         provisional: mobike.provisional.map(|(path, nat)| path_record(path, nat)),
+        update: mobike.newest.update.map(|id| id.0),
+        named: mobike.newest.others.map(|id| id.0),
     }
 }
 
@@ -51,6 +55,10 @@ pub(super) fn mobike(record: &MobikeRecord) -> Result<Mobike, ImportError> {
         others: addresses(&record.others)?,
         both_ways: record.both_ways,
         provisional: record.provisional.as_ref().map(path).transpose()?,
+        newest: Newest {
+            update: record.update.map(MessageId),
+            others: record.named.map(MessageId),
+        },
     })
 }
 

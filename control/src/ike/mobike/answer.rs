@@ -1,7 +1,9 @@
 //! What the peer says about addresses (RFC 4555 sections 3.5 to 3.9).
 
+use hitless_sa::MessageId;
+
 use super::ask::ask_there;
-use super::{Errand, is_host, relocate};
+use super::{Errand, is_host, is_newest, relocate};
 use crate::ike::contents::Contents;
 use crate::ike::established::IkeSa;
 use crate::ike::message::{NotifyKind, Payload};
@@ -9,21 +11,23 @@ use crate::ike::nat::{self, Path};
 use crate::ike::tasks::Task;
 use crate::ike::turn::Turn;
 
-/// Answers what an INFORMATIONAL request from `path` says.
+/// Answers what an INFORMATIONAL request from `path` says. One that another has overtaken gets "a normal
+/// response message", and "no other action is taken" (section 3.5).
 pub(in crate::ike) fn answer(
     ike: &mut IkeSa,
     turn: &mut Turn<'_>,
-    path: Path,
+    (id, path): (MessageId, Path),
     contents: &Contents<'_>,
 ) -> Vec<Payload> {
     let mut payloads = Vec::new();
+    let mut updates = contents.has(NotifyKind::UPDATE_SA_ADDRESSES);
     if let Some(mobike) = &mut ike.mobike {
-        mobike.note_others(path, contents);
+        mobike.hear_of_others(id, path, contents);
+        updates = updates && is_newest(&mut mobike.newest.update, id);
     }
-    let refusal = if contents.has(NotifyKind::UPDATE_SA_ADDRESSES) {
-        update(ike, turn, path, contents)
-    } else {
-        None
+    let refusal = match updates {
+        true => update(ike, turn, path, contents),
+        false => None,
     };
     payloads.extend(refusal.map(|kind| Payload::notify(kind, &[])));
     // Section 3.5 of an update, and section 3.8 of a mere question.

@@ -15,10 +15,14 @@ mod answer;
 mod ask;
 mod mapping;
 #[cfg(test)]
+mod overtaken;
+#[cfg(test)]
 mod tests;
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
+
+use hitless_sa::MessageId;
 
 use super::child::options;
 use super::contents::Contents;
@@ -51,6 +55,17 @@ pub(super) struct Mobike {
     pub both_ways: bool,
     /// Where the responder says that it is, until it has answered from there.
     pub provisional: Option<(Path, Nat)>,
+    pub newest: Newest,
+}
+
+/// Message IDs of the peer's newest requests of a kind. Where several may be under way an older one may
+/// come after a newer: what it says of addresses is past (sections 3.5 and 3.6).
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+pub(super) struct Newest {
+    /// UPDATE_SA_ADDRESSES.
+    pub update: Option<MessageId>,
+    /// What other addresses there are.
+    pub others: Option<MessageId>,
 }
 
 /// Something to ask of the peer when the window allows.
@@ -146,21 +161,28 @@ impl IkeSa {
 }
 
 impl Mobike {
+    /// For a successor, which has Message IDs of its own.
+    pub fn handed_on(&self, newest: Newest) -> Mobike {
+        Mobike {
+            newest,
+            ..self.clone()
+        }
+    }
+
+    /// What a request says of the peer's other addresses.
+    fn hear_of_others(&mut self, id: MessageId, path: Path, contents: &Contents<'_>) {
+        if names_others(contents) && is_newest(&mut self.newest.others, id) {
+            self.note_others(path, contents);
+        }
+    }
+
     /// The peer's other addresses: what it says now is all there are (section 3.6).
     fn note_others(&mut self, path: Path, contents: &Contents<'_>) {
-        let said = |n: &&&super::message::Notify| {
-            matches!(
-                n.kind,
-                NotifyKind::ADDITIONAL_IP4_ADDRESS
-                    | NotifyKind::ADDITIONAL_IP6_ADDRESS
-                    | NotifyKind::NO_ADDITIONAL_ADDRESSES
-            )
-        };
-        let mut said = contents.notifies.iter().filter(said).peekable();
-        if said.peek().is_none() {
+        if !names_others(contents) {
             return;
         }
-        let octets = said.map(|n| (n.kind, n.data.as_slice()));
+        let octets = contents.notifies.iter();
+        let octets = octets.map(|n| (n.kind, n.data.as_slice()));
         let addresses = octets.filter_map(|(kind, data)| match kind {
             NotifyKind::ADDITIONAL_IP4_ADDRESS => <[u8; 4]>::try_from(data).ok().map(IpAddr::from),
             NotifyKind::ADDITIONAL_IP6_ADDRESS => <[u8; 16]>::try_from(data).ok().map(IpAddr::from),
@@ -169,6 +191,26 @@ impl Mobike {
         let usable = addresses.filter(|a| is_host(*a) && *a != path.remote.ip());
         self.others = usable.take(ADDRESSES).collect();
     }
+}
+
+/// Whether a message says which other addresses there are.
+fn names_others(contents: &Contents<'_>) -> bool {
+    [
+        NotifyKind::ADDITIONAL_IP4_ADDRESS,
+        NotifyKind::ADDITIONAL_IP6_ADDRESS,
+        NotifyKind::NO_ADDITIONAL_ADDRESSES,
+    ]
+    .into_iter()
+    .any(|kind| contents.has(kind))
+}
+
+/// Whether a request is newer than the newest of its kind, which it is then.
+fn is_newest(newest: &mut Option<MessageId>, id: MessageId) -> bool {
+    let is_newer = newest.is_none_or(|newest| newest < id);
+    if is_newer {
+        *newest = Some(id);
+    }
+    is_newer
 }
 
 /// Whether an address can be a peer's.

@@ -5,7 +5,7 @@ use hitless_sa::{Mode, TfcPadding};
 use super::{C, P, Pair};
 use crate::ike::message::{Exchange, Header, Notify, NotifyKind, Payload, emit};
 use crate::ike::settings::Mobike;
-use crate::ike::{Event, Input};
+use crate::ike::{Event, Input, Resume};
 
 fn update(more: &[Payload]) -> Vec<Payload> {
     let update = Payload::notify(NotifyKind::UPDATE_SA_ADDRESSES, &[]);
@@ -112,7 +112,7 @@ fn rfc7296_section_1_3_1_a_peer_without_tfc_padding_gets_none() {
         .unwrap();
     assert_eq!(new.sa.options.padding, TfcPadding::None);
     // And so it is on the member that takes over, and with the next configuration.
-    pair.take_over(crate::ike::Resume::Exact);
+    pair.take_over(Resume::Exact);
     let new = pair
         .ike(C)
         .children
@@ -211,7 +211,7 @@ fn rfc9611_section_4_one_sa_for_each_worker_is_negotiated_and_fails_over() {
                 .all(|c| c.sa.local_ts == pair.ike(P).children[0].sa.local_ts)
         );
         for host in [C, P] {
-            pair.take_over_at(host, crate::ike::Resume::Exact);
+            pair.take_over_at(host, Resume::Exact);
             let known = resources(&pair, host);
             assert_eq!(known, expected, "the successor knows which is which");
             // What takes the place of one is for the same worker.
@@ -253,7 +253,7 @@ fn rfc9611_section_4_one_that_is_lost_is_made_again_after_a_pause() {
         assert_eq!(made(&pair), [4, 4]);
         assert_eq!(close(&mut pair), [3, 3]);
         if taken_over {
-            pair.take_over(crate::ike::Resume::Exact);
+            pair.take_over(Resume::Exact);
             assert_eq!(later(&mut pair, 1), [4, 4], "whoever leads then asks");
             continue;
         }
@@ -298,4 +298,48 @@ fn what_is_said_in_clear_after_the_initial_exchanges_is_ignored() {
     let contact = Notify::new(NotifyKind::INITIAL_CONTACT, &[]);
     let clear = emit(&header, &[Payload::Notify(contact)]);
     assert_eq!(pair.give(P, &clear), Vec::<Vec<u8>>::new());
+}
+
+/// As strongSwan says it where it cannot in IKE_AUTH; only who sent IKE_AUTH can send it again.
+#[test]
+fn rfc4478_section_3_auth_lifetime_may_come_in_an_informational_exchange() {
+    let told = |pair: &mut Pair, to: usize, data: &[u8]| {
+        let notify = Payload::notify(NotifyKind::AUTH_LIFETIME, data);
+        assert_eq!(answer(pair, 1 - to, &[notify]), []);
+        let at = pair.ike(to).authenticated.reauth_at;
+        at.map(|at| at.since(pair.now).as_secs())
+    };
+    for (asked, taken_over) in [(C, false), (C, true), (P, false), (P, true)] {
+        let mut pair = Pair::begun_by(asked, 1, |_, settings| {
+            let connection = &mut settings.connections[0];
+            (connection.dpd_delay, connection.rekey_time) = Default::default();
+            connection.children[0].rekey_time = Default::default();
+        });
+        let old = pair.ike(asked).local_spi;
+        let seconds = |seconds: u32| seconds.to_be_bytes();
+        for data in [&[] as &[u8], &[0; 3], &[0; 5]] {
+            assert_eq!(told(&mut pair, asked, data), None);
+        }
+        let first = told(&mut pair, asked, &seconds(u32::MAX));
+        assert!(first.is_some_and(|time| time > 1000));
+        let sooner = told(&mut pair, asked, &seconds(1000));
+        assert!(sooner.is_some_and(|time| (600..=900).contains(&time)));
+        assert_eq!(told(&mut pair, asked, &seconds(5000)), sooner);
+        if taken_over {
+            pair.take_over_at(asked, Resume::Exact);
+        }
+        let at = pair.ike(asked).authenticated.reauth_at.expect("a time");
+        assert_eq!(Some(at.since(pair.now).as_secs()), sooner);
+        pair.now = at;
+        for request in pair.input(asked, Input::Timeout) {
+            pair.exchange(1 - asked, &request);
+        }
+        for host in [C, P] {
+            assert_eq!(pair.engines[host].sas.len(), 1);
+        }
+        assert_ne!(pair.ike(asked).local_spi, old);
+        assert_eq!(pair.ike(asked).authenticated.reauth_at, None);
+        // Who answered says it, and is not told.
+        assert_eq!(told(&mut pair, 1 - asked, &seconds(1000)), None);
+    }
 }

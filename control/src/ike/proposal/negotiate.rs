@@ -3,10 +3,13 @@
 //! We offer each of ours as one proposal with one transform of each kind, so that a choice is
 //! always one of ours. A peer may offer many transforms of a kind in one proposal.
 
+use std::collections::BTreeSet;
+
 use hitless_sa::{self as sa, EspSuite, IkeSpi, Spi};
 
 use super::{Additional, Encryption, EspProposal, IkeProposal, Integrity, KeyExchangeMethod, Prf};
 use crate::ike::message::{Proposal, Protocol, Transform};
+use crate::ike::work;
 
 // Transform types (RFC 7296 section 3.3.2).
 const ENCRYPTION: u8 = 1;
@@ -28,6 +31,9 @@ const HMAC_SHA2_256_128: u16 = 12;
 const HMAC_SHA2_384_192: u16 = 13;
 const HMAC_SHA2_512_256: u16 = 14;
 const NONE: u16 = 0;
+
+/// So many transforms of a peer are held against one of our proposals in a microsecond.
+const TRANSFORMS: usize = 128;
 
 /// Which exchange negotiates a Child SA.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -221,6 +227,7 @@ pub fn select<'a>(
     ours: &[IkeProposal],
     theirs: &'a [Proposal],
 ) -> Option<(&'a Proposal, IkeProposal)> {
+    count_work(ours.len(), theirs);
     ours.iter().find_map(|own| {
         let proposal = theirs.iter().find(|proposal| own.is_in(proposal))?;
         Some((proposal, *own))
@@ -233,6 +240,7 @@ pub fn select_esp<'a>(
     theirs: &'a [Proposal],
     ask: Ask,
 ) -> Option<(&'a Proposal, EspProposal)> {
+    count_work(ours.len(), theirs);
     ours.iter().find_map(|own| {
         let fits = |proposal: &&Proposal| own.is_asked_for(proposal, ask);
         Some((theirs.iter().find(fits)?, *own))
@@ -273,14 +281,8 @@ pub fn accepted_esp<'a>(
 /// A response holds one proposal with one transform of each kind (RFC 7296 section 3.3.1).
 fn single_choice(reply: &[Proposal]) -> Option<&Proposal> {
     let [chosen] = reply else { return None };
-    let distinct = chosen
-        .transforms
-        .iter()
-        .enumerate()
-        .all(|(index, transform)| {
-            let mut earlier = chosen.transforms.iter().take(index);
-            earlier.all(|other| other.kind != transform.kind)
-        });
+    let mut kinds = BTreeSet::new();
+    let distinct = chosen.transforms.iter().all(|t| kinds.insert(t.kind));
     distinct.then_some(chosen)
 }
 
@@ -292,7 +294,8 @@ const fn is_key_exchange(kind: u8) -> bool {
     )
 }
 
-/// Whether a proposal lets us choose exactly `wanted`.
+/// Whether a proposal lets us choose exactly `wanted`. Of what a peer offers each transform is looked at
+/// a few times at most, however many there are.
 fn includes(theirs: &Proposal, wanted: &[Transform]) -> bool {
     let offers_all = wanted.iter().all(|own| {
         let mut of_kind = theirs
@@ -305,29 +308,43 @@ fn includes(theirs: &Proposal, wanted: &[Transform]) -> bool {
         let default = own.kind == EXTENDED_SEQUENCE_NUMBERS && own.id == NONE;
         (default && of_kind.peek().is_none()) || of_kind.any(|t| t == own)
     });
-    // A kind that we do not want must be refusable: RFC 7296 section 3.3.3 allows NONE for
-    // integrity (with AEAD) and key exchange, RFC 9370 section 2.2.1 for additional ones. An
-    // unknown kind makes the whole proposal
-    // unacceptable (section 3.3.6).
-    let none_for = |kind| {
-        theirs
-            .transforms
-            .iter()
-            .any(|t| t.kind == kind && t.id == NONE)
-    };
-    let refuses_rest = theirs.transforms.iter().all(|t| {
-        let refusable = match t.kind {
-            INTEGRITY => none_for(t.kind),
-            kind => is_key_exchange(kind) && none_for(kind),
-        };
-        refusable || wanted.iter().any(|own| own.kind == t.kind)
-    });
-    offers_all && refuses_rest
+    if !offers_all {
+        return false;
+    }
+    let refusable = refusable(theirs);
+    theirs
+        .transforms
+        .iter()
+        .all(|t| refusable & kind_bit(t.kind) != 0 || wanted.iter().any(|own| own.kind == t.kind))
+}
+
+/// The kinds that we need not take, a bit for each. A kind that we do not want must be refusable: RFC
+/// 7296 section 3.3.3 allows NONE for integrity (with AEAD) and key exchange, RFC 9370 section 2.2.1 for
+/// additional ones. An unknown kind makes the whole proposal unacceptable (section 3.3.6).
+fn refusable(theirs: &Proposal) -> u16 {
+    let none = theirs.transforms.iter().filter(|t| t.id == NONE);
+    none.fold(0, |kinds, t| kinds | kind_bit(t.kind))
+}
+
+/// None for a kind that can never be refused.
+fn kind_bit(kind: u8) -> u16 {
+    match kind == INTEGRITY || is_key_exchange(kind) {
+        true => 1 << kind,
+        false => 0,
+    }
+}
+
+/// What it takes to find one of so many in what a peer offers.
+fn count_work(ours: usize, theirs: &[Proposal]) {
+    let transforms: usize = theirs.iter().map(|theirs| theirs.transforms.len()).sum();
+    let looks = ours.saturating_mul(transforms);
+    work::count(u32::try_from(looks / TRANSFORMS).unwrap_or(u32::MAX));
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::ike::work::Share;
 
     fn ike(text: &str) -> IkeProposal {
         text.parse().unwrap()
@@ -448,6 +465,47 @@ mod tests {
         assert_eq!(select(&[hybrid, plain], &[offer]).unwrap().1, hybrid);
         let offer = plain.to_proposal(1, None);
         assert!(select(&[hybrid], &[offer]).is_none());
+    }
+
+    /// RFC 7296 section 3.3.6, also of a kind with NONE, and with the number of a known one in its low bits.
+    #[test]
+    fn rfc7296_section_3_3_6_no_kind_is_refused_but_those_that_may_be() {
+        for kind in 0..=u8::MAX {
+            let mut offer = ike(GCM).to_proposal(1, None);
+            let mut refused = |id| {
+                offer.transforms.push(Transform::new(kind, id, None));
+                select(&[ike(GCM)], std::slice::from_ref(&offer)).is_none()
+            };
+            let wanted = matches!(kind, ENCRYPTION | PRF | KEY_EXCHANGE);
+            let refusable = matches!(kind, INTEGRITY | 6..=12);
+            assert_eq!(refused(9), !wanted, "{kind}");
+            assert_eq!(refused(NONE), !wanted && !refusable, "{kind}");
+        }
+    }
+
+    #[test]
+    fn whoever_offers_much_is_much_work() {
+        let mut offer = esp("aes128gcm16").to_proposal(1, SPI, Ask::Create);
+        let unknown = (1000..1250).map(|id| Transform::new(ENCRYPTION, id, None));
+        offer.transforms.extend(unknown);
+        let theirs = vec![offer; 30];
+        let ours = ["aes256gcm16-ecp256", "aes256gcm16-ecp384"].map(esp);
+        let share = Share::new(1);
+        assert!(select_esp(&ours, &theirs[..1], Ask::Create).is_none());
+        let little = share.used();
+        assert!(select_esp(&ours, &theirs, Ask::Create).is_none());
+        assert!((1..10).contains(&little) && share.used() > 25 * little);
+        let share = Share::new(1);
+        let theirs: Vec<_> = theirs
+            .into_iter()
+            .map(|theirs| Proposal {
+                spi: Vec::new(),
+                protocol: Protocol::Ike,
+                ..theirs
+            })
+            .collect();
+        assert!(select(&[ike(GCM)], &theirs).is_none());
+        assert!(share.is_spent());
     }
 
     /// RFC 7296 section 3.3.6.

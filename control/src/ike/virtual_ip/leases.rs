@@ -6,13 +6,14 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::sync::Arc;
 
 use aws_lc_rs::digest;
 use hitless_sa::IkeSpi;
 
 use crate::ike::established::IkeSa;
 use crate::ike::proposal::Identification;
-use crate::ike::settings::Pool;
+use crate::ike::settings::{Connection, Pool};
 
 /// The pools, and the addresses of them that are in use.
 pub(in crate::ike) struct Leases {
@@ -22,15 +23,39 @@ pub(in crate::ike) struct Leases {
 
 /// An address in use; by several IKE SAs while one replaces another.
 struct Lease {
-    /// Folded.
-    holder: Identification,
+    holder: Holder,
     ikes: BTreeSet<IkeSpi>,
+}
+
+/// A peer, by its name and how that was proven.
+pub(in crate::ike) struct Holder {
+    /// Folded.
+    id: Identification,
+    connection: Arc<Connection>,
+}
+
+impl Holder {
+    pub fn of(ike: &IkeSa) -> Holder {
+        Holder {
+            id: ike.peer().folded().into_owned(),
+            connection: ike.connection.clone(),
+        }
+    }
+
+    /// Another one by the same name may have proven it by less, or, with a secret, to another identity
+    /// of ours by another secret.
+    fn is(&self, other: &Holder) -> bool {
+        let towards = |holder: &Holder| holder.connection.local_id.folded().into_owned();
+        self.id == other.id
+            && self.connection.believes_as(&other.connection)
+            && towards(self) == towards(other)
+    }
 }
 
 /// What a peer asks for.
 pub(in crate::ike) struct Wish<'a> {
     pub pools: &'a [String],
-    pub holder: &'a Identification,
+    pub holder: &'a Holder,
     /// The address; unspecified for any of its family.
     pub address: IpAddr,
     /// Its other IKE SAs are dead (RFC 7296 section 2.4): their address is free for it.
@@ -49,7 +74,7 @@ impl Leases {
     pub fn hold(&mut self, ike: &IkeSa) {
         for address in &ike.addresses.given {
             let lease = self.held.entry(*address).or_insert_with(|| Lease {
-                holder: ike.peer().folded().into_owned(),
+                holder: Holder::of(ike),
                 ikes: BTreeSet::new(),
             });
             lease.ikes.insert(ike.local_spi);
@@ -84,8 +109,7 @@ impl Leases {
 
     fn find_in(&self, pool: &Pool, wish: &Wish<'_>) -> Option<IpAddr> {
         let within = |address: &IpAddr| (pool.first..=pool.last).contains(address);
-        let holder = wish.holder.folded();
-        let theirs = |lease: &Lease| lease.holder == *holder;
+        let theirs = |lease: &Lease| lease.holder.is(wish.holder);
         if within(&wish.address) && self.held.get(&wish.address).is_none_or(theirs) {
             return Some(wish.address);
         }
@@ -95,7 +119,7 @@ impl Leases {
         {
             return Some(*address);
         }
-        self.free(pool, &holder)
+        self.free(pool, &wish.holder.id)
     }
 
     /// A free address: the same one for the same peer as long as nobody else has it, on every
@@ -150,6 +174,8 @@ fn digest(holder: &Identification) -> u128 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::ike::auth::{EapUsers, RemoteAuth};
+    use crate::ike::export::tests::settings;
     use proptest::prelude::*;
 
     fn pool(first: &str, last: &str) -> Leases {
@@ -161,8 +187,11 @@ mod tests {
         }])
     }
 
-    fn holder(name: &str) -> Identification {
-        format!("{name}.test").parse().unwrap()
+    fn holder(name: &str) -> Holder {
+        Holder {
+            id: format!("{name}.test").parse().unwrap(),
+            connection: Arc::new(settings(0).connections.remove(0)),
+        }
     }
 
     impl Leases {
@@ -230,6 +259,27 @@ mod tests {
         assert!(first != second && first != thief && second != thief);
         let outside = leases.take(4, "c", "192.0.2.9", false).unwrap();
         assert_ne!(outside, "192.0.2.9".parse::<IpAddr>().unwrap());
+    }
+
+    #[test]
+    fn a_holder_is_whoever_proves_its_name_alike_to_the_same_of_us() {
+        let with = |change: fn(&mut Connection)| {
+            let mut connection = settings(0).connections.remove(0);
+            change(&mut connection);
+            let connection = Arc::new(connection);
+            let id = holder("a").id;
+            Holder { id, connection }
+        };
+        let first = holder("a");
+        assert!(first.is(&holder("a")) && !first.is(&holder("b")));
+        assert!(first.is(&with(|c| c.name = "renamed".to_owned())));
+        let by_password: fn(&mut Connection) = |c| {
+            c.name = "other".to_owned();
+            c.auth.remote = RemoteAuth::Eap(EapUsers::ByIkeIdentity);
+        };
+        assert!(!first.is(&with(by_password)));
+        assert!(with(by_password).is(&with(by_password)));
+        assert!(!first.is(&with(|c| c.local_id = "other.test".parse().unwrap())));
     }
 
     #[test]

@@ -5,7 +5,9 @@ mod told;
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-pub(super) use leases::{Leases, Wish};
+use leases::{Holder, Wish};
+
+pub(super) use leases::Leases;
 pub(super) use told::tell;
 
 use super::contents::Contents;
@@ -55,7 +57,7 @@ pub(super) fn answer(
         }
         _ => return Ok(None),
     };
-    let peer = ike.peer().clone();
+    let holder = Holder::of(ike);
     let alone = matches!(
         ike.connection.others(false, contents),
         Some(Effect::InitialContact)
@@ -71,7 +73,7 @@ pub(super) fn answer(
         }
         let wish = Wish {
             pools,
-            holder: &peer,
+            holder: &holder,
             address,
             alone,
         };

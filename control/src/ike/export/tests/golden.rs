@@ -90,11 +90,12 @@ fn a_body_that_is_cut_or_damaged_is_refused_or_means_something_and_nothing_worse
 
 /// Each field of each record, whatever it would mean together. A field that is new gets into a file of
 /// its own.
-const EVERY_FIELD: [&str; 4] = [
+const EVERY_FIELD: [&str; 5] = [
     "ike-sa-everything",
     "ike-sa-purposes",
     "ike-sa-mapping",
     "ike-sa-path",
+    "ike-sa-overtaken",
 ];
 
 /// Where the records are described.
