@@ -85,6 +85,8 @@ struct Orders {
     moves: usize,
     /// The peer's operator wants no Child SA.
     closed: bool,
+    /// He wants them again, and has been told by nobody that the order is carried out.
+    opened: bool,
     /// A client said that it was redirected often enough.
     redirected_out: bool,
 }
@@ -367,7 +369,12 @@ impl World {
         self.say(&format!("{fault:?}"));
         let now = self.now;
         match fault {
-            Fault::Crash(who) => self.tally.crashes += u64::from(self.machine(who).kill()),
+            Fault::Crash(who) => {
+                self.tally.crashes += u64::from(self.machine(who).kill());
+                // The order may have died with whom it was given to: its operator sees that, and
+                // gives it again.
+                self.orders.closed |= self.orders.opened && self.plan.peer(who).is_some();
+            }
             Fault::CrashAfter(who, outputs) => self.machine(who).light(outputs),
             Fault::Restart(who) => self.restart(who),
             Fault::ShutDown(who) => self.machine(who).shut_down(now),
@@ -482,7 +489,7 @@ impl World {
     /// The children that were closed are wanted again.
     fn open_children(&mut self) {
         let now = self.now;
-        self.orders.closed = false;
+        (self.orders.closed, self.orders.opened) = (false, true);
         self.each_of(true, |machine| machine.open_children(now));
     }
 
