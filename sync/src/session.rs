@@ -326,6 +326,12 @@ impl Session {
         self.flight.len() + self.dirty.len()
     }
 
+    /// Whether it has acknowledged all that was released, what was released without it too: so it could be
+    /// handed everything.
+    pub fn is_told(&self) -> bool {
+        self.owes.is_empty()
+    }
+
     /// The last number given out.
     pub fn last_record(&self) -> u64 {
         self.next - 1

@@ -42,6 +42,8 @@ pub enum NoSwitchover {
     /// A new epoch is being voted on.
     Campaign,
     NoStandby,
+    /// It was silent for a while, and is being told what has left without it.
+    Behind,
     /// It had begun, and the standby could not be handed anything any more.
     StandbyLost,
 }
@@ -54,6 +56,9 @@ impl fmt::Display for NoSwitchover {
             NoSwitchover::Campaign => "the members vote on a new epoch: try again in a moment",
             NoSwitchover::NoStandby => {
                 "no standby holds every lease; `hitless status` says what it waits for"
+            }
+            NoSwitchover::Behind => {
+                "the standby is being told what it missed while it was silent: try again in a moment"
             }
             NoSwitchover::StandbyLost => {
                 "the standby fell silent before it was handed anything: this member goes on"
@@ -90,6 +95,12 @@ pub(crate) fn left_over(settings: &Settings, leading: &Leading) -> BTreeMap<SaId
     }
 }
 
+/// Whether a standby has everything that was released.
+fn is_told(leading: &Leading, member: MemberId) -> bool {
+    let session = leading.sessions.get(&member);
+    session.is_some_and(Session::is_told)
+}
+
 impl Node {
     /// The best standby that could take over now: with every SA, unless this member carries some
     /// traffic no more and there is none.
@@ -98,9 +109,10 @@ impl Node {
         let ranked = self.able(now, leading).filter_map(|(member, _)| {
             let peer = self.peers.get(&member)?;
             let fit = peer.said.is_some_and(|said| said.healthy);
-            (fit || any).then_some((fit, peer.member.priority, member))
+            let told = is_told(leading, member);
+            (fit || any).then_some((fit, told, peer.member.priority, member))
         });
-        ranked.max().map(|(_, _, member)| member)
+        ranked.max().map(|(_, _, _, member)| member)
     }
 
     /// Who would lead after a switchover that starts now.
@@ -114,7 +126,12 @@ impl Node {
         if leading.campaign.is_some() {
             return Err(NoSwitchover::Campaign);
         }
-        self.target(now, leading).ok_or(NoSwitchover::NoStandby)
+        let target = self.target(now, leading).ok_or(NoSwitchover::NoStandby)?;
+        // What it is handed counts as all that there is (R15).
+        match is_told(leading, target) {
+            true => Ok(target),
+            false => Err(NoSwitchover::Behind),
+        }
     }
 
     /// Starts to hand over to the best standby.
@@ -329,6 +346,7 @@ impl Node {
         let State::Leading(leading) = &self.state else {
             return;
         };
+        let ready = self.switchover_target(self.now).is_ok();
         let votes = leading.campaign.is_some();
         let vouch = self.settings.vouch;
         let mut sessions = leading.sessions.values();
@@ -339,7 +357,7 @@ impl Node {
             let said = peer.lately(self.now, recent);
             said.is_some_and(|said| said.joins)
         });
-        if !votes && self.target(self.now, leading).is_some() {
+        if ready {
             self.switchover();
         } else if self.now >= until || !(votes || copies || joins) {
             self.step_down(StepDown::Shutdown);

@@ -149,3 +149,43 @@ fn r15_once_the_ends_have_left_there_is_no_way_back() {
         ended(seed, Mutant::default()).unwrap();
     }
 }
+
+/// What left while the standby was not heard is in no copy of its.
+#[test]
+fn s4_after_an_outage_the_standby_is_told_what_it_missed_before_it_is_handed_anything() {
+    for ends in [false, true] {
+        let mut world = World::settled_with(5, 2, |_| {});
+        world.exchanges = false;
+        // Its answers are lost: what is committed leaves without them (R16).
+        world.cut.insert((TWO, ONE));
+        for _ in 0..1_000 {
+            let change = world.sites[0].gateway.create();
+            world.commit(0, change);
+        }
+        world.run(1_000);
+        let made = world.status(0).unwrap().objects;
+        assert!(made > 500, "{made}");
+        world.cut.clear();
+        let target = |world: &World| {
+            let node = world.sites[0].node.as_ref().unwrap();
+            node.switchover_target(world.sites[0].time(world.now))
+        };
+        let heard = world.run_until(1_000, |world| target(world) != Err(NoSwitchover::NoStandby));
+        assert_eq!(target(&world), Err(NoSwitchover::Behind), "{heard}");
+        if ends {
+            world.handle(0, Input::Shutdown);
+        } else {
+            world.handle(0, Input::Switchover);
+            let reason = NoSwitchover::Behind;
+            let refused = Event::SwitchoverRefused { reason };
+            assert!(world.sites[0].events.contains(&refused));
+            assert!(world.run_until(1_000, |world| target(world).is_ok()));
+            world.handle(0, Input::Switchover);
+        }
+        assert!(world.run_until(1_500, |world| world.leader() == Some(1)));
+        assert!(world.sites[1].leads.last().unwrap().0.is_some());
+        assert_eq!(world.status(1).unwrap().objects, made);
+        world.run(200);
+        world.check().unwrap();
+    }
+}

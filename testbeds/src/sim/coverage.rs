@@ -183,7 +183,7 @@ fn seeds_have_each_feature_and_some_have_none() {
         .map(|seed| Plan::draw(&mut SeededEntropy::new(!seed)))
         .collect();
     let plain = |plan: &&Plan| plan.extras == Extras::default();
-    assert!(plans.iter().filter(plain).count() > 100);
+    assert!(plans.iter().filter(plain).count() > 80);
     let mut missing: Vec<&str> = rows(&plans[0]).iter().map(|(name, ..)| *name).collect();
     for plan in &plans {
         let has = rows(plan).into_iter().filter(|(_, has, _)| *has);
