@@ -71,6 +71,7 @@ pub fn gateway_event(event: &gateway::Event) {
         } => {
             tracing::warn!(%epoch, sas, skip, exact, "took over: this member is active");
         }
+        G::Inherited { skip } => tracing::info!(skip, "went on with all that it took over"),
         G::Leads { epoch, .. } => tracing::info!(%epoch, "this member is active"),
         G::SteppedDown { reason } => stepped_down(*reason),
         G::Degraded { on: true } => {

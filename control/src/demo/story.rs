@@ -333,9 +333,14 @@ fn describe(said: &Said) -> Option<String> {
         } => Some(format!("{who} leads epoch {epoch}")),
         Event::Leads {
             epoch, skip, sas, ..
-        } => Some(format!(
-            "{who} takes over in epoch {epoch}: {sas} Child SAs, skip {skip}"
-        )),
+        } => {
+            let skip = skip
+                .map(|skip| format!(", skip {skip}"))
+                .unwrap_or_default();
+            Some(format!(
+                "{who} takes over in epoch {epoch}: {sas} Child SAs{skip}"
+            ))
+        }
         Event::SteppedDown { .. } => Some(format!("{who} steps down")),
         Event::Sync(SyncEvent::Admitted { member, .. }) => Some(format!(
             "member {member} holds every lease and may take over"

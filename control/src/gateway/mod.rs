@@ -145,15 +145,19 @@ pub enum Event {
     /// IKE between members.
     Link(ike::Event),
     Sync(SyncEvent),
-    /// This member leads; the skip is the greatest over all SAs.
+    /// This member leads; the skip is the greatest over all SAs, if it has gone on with each of them.
     Leads {
         epoch: hitless_sa::Epoch,
         /// Whose record it goes on from; without one there is nothing to go on with.
         base: Option<hitless_sa::Epoch>,
         sas: usize,
-        skip: u64,
+        skip: Option<u64>,
         /// Every inherited IKE SA goes on with exact Message IDs (invariant S4).
         exact: bool,
+    },
+    /// It has gone on with the last of very many; the skip is the greatest over all their SAs.
+    Inherited {
+        skip: u64,
     },
     SteppedDown {
         reason: hitless_sync::StepDown,
@@ -246,6 +250,8 @@ pub struct Gateway {
     /// When this process started, for ages in `status`.
     started: Instant,
     skip: u64,
+    /// Inherited IKE SAs wait for their turns, which has not been told to be over.
+    gradual: bool,
     packet: Vec<u8>,
     counts: Counts,
     asked: Asked,
@@ -316,6 +322,7 @@ impl Gateway {
             last_scan: now,
             started: now,
             skip: 0,
+            gradual: false,
             packet: Vec::new(),
             counts: Counts::default(),
             asked: Asked::default(),

@@ -55,6 +55,7 @@ impl Gateway {
         let handed_over = children.any(|sa| sa.window.is_some());
         let handed_over = handed_over || left_over.objects > 0 && left_over.handed_over;
         self.skip = 0;
+        self.gradual = left_over.objects > 0;
         self.inherited.clear();
         self.leaps.clear();
         let mut lost = Vec::new();
@@ -79,7 +80,7 @@ impl Gateway {
             epoch,
             base,
             sas,
-            skip: self.skip,
+            skip: (left_over.objects == 0).then_some(self.skip),
             exact,
         };
         self.tell(event);

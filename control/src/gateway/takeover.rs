@@ -8,7 +8,7 @@ use hitless_dataplane::spd::Action;
 use hitless_sa::{Entropy, IkeSpi, Instant, SaId, Spi};
 use hitless_sync::{ObjectId, TakeoverObject};
 
-use super::{Gateway, punt};
+use super::{Event, Gateway, punt};
 use crate::ike::settings::TakeoverInbound;
 use crate::ike::{Resume, takeover};
 
@@ -36,6 +36,9 @@ impl Gateway {
         self.publication.left = self.left_to_inherit();
         if self.publication.left == 0 {
             self.inherited_all();
+            if std::mem::take(&mut self.gradual) {
+                self.tell(Event::Inherited { skip: self.skip });
+            }
         }
         self.publication.left
     }

@@ -60,6 +60,9 @@ fn rfc6311_r25_r26_what_is_inherited_in_turns_goes_on_above_the_recorded_grant()
         )
     };
     assert!(world.happened(standby, leads));
+    // What it skips is said when all is known of it.
+    let told = |event: &Event| matches!(event, Event::Inherited { skip } if *skip > 0);
+    assert!(world.happened(standby, told));
     // S1: the active had used at most what it was granted.
     let esp = world.esp().into_iter();
     let after: Vec<u64> = esp

@@ -251,7 +251,7 @@ fn a_shutdown_of_the_active_hands_over() {
             event,
             Event::Leads {
                 base: Some(_),
-                skip: 0,
+                skip: None | Some(0),
                 ..
             }
         )

@@ -255,7 +255,7 @@ fn preemption_waits_for_the_whole_copy_and_a_bounded_hold_and_loses_no_packet() 
                 event,
                 Event::Leads {
                     base: Some(_),
-                    skip: 0,
+                    skip: None | Some(0),
                     exact: true,
                     ..
                 }

@@ -51,7 +51,8 @@ fn switchovers_under_traffic_lose_no_packet_and_repeat_none() {
     assert!(forwarded > 0.0, "nothing came late: this proves nothing");
     assert_eq!(forwarded, taken);
     let skips = world.since(0).filter(
-        |(_, event)| matches!(event, Event::Leads { base: Some(_), skip, .. } if *skip > 0),
+        |(_, event)| matches!(event, Event::Leads { base: Some(_), skip, .. } if skip.is_some_and(|skip| skip > 0))
+            || matches!(event, Event::Inherited { skip } if *skip > 0),
     );
     assert_eq!(skips.count(), 0);
 }

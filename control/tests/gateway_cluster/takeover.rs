@@ -46,7 +46,7 @@ fn rfc6311_r25_r26_a_takeover_keeps_the_tunnel_above_the_recorded_grant() {
                 sas,
                 skip,
                 ..
-            } if *who == standby => Some((base.is_some(), *exact, *sas, *skip)),
+            } if *who == standby => Some((base.is_some(), *exact, *sas, skip.unwrap_or_default())),
             _ => None,
         });
     let (inherits, exact, sas, skip) = leads.unwrap();

@@ -57,7 +57,7 @@ fn hand_over(world: &mut World) {
             Event::Leads {
                 base: Some(_),
                 exact: true,
-                skip: 0,
+                skip: None | Some(0),
                 ..
             }
         )

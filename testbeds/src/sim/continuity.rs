@@ -246,7 +246,7 @@ mod tests {
             epoch: epoch(9),
             base: base.map(epoch),
             sas: 1,
-            skip: 0,
+            skip: Some(0),
             exact,
         };
         let said = |event| {

@@ -354,15 +354,19 @@ impl World {
         if let Event::Ike(ike::Event::NegotiationFailed { reason, .. }) = event {
             self.orders.redirected_out |= reason.starts_with("redirected more than");
         }
-        if let Event::Leads {
-            base: Some(_),
-            skip,
-            ..
-        } = event
-        {
-            self.tally.takeovers += 1;
-            self.tally.greatest_skip = self.tally.greatest_skip.max(*skip);
-        }
+        let skip = match event {
+            Event::Leads {
+                base: Some(_),
+                skip,
+                ..
+            } => {
+                self.tally.takeovers += 1;
+                skip.unwrap_or_default()
+            }
+            Event::Inherited { skip } => *skip,
+            _ => return,
+        };
+        self.tally.greatest_skip = self.tally.greatest_skip.max(skip);
     }
 
     fn strike(&mut self, fault: Fault) {
