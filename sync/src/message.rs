@@ -295,7 +295,8 @@ impl Packet {
     }
 }
 
-const CHECKSUM: usize = 8;
+/// Octets in front of a message.
+pub(crate) const CHECKSUM: usize = 8;
 
 /// FNV-1a: every change of a single octet changes it.
 fn checksum(octets: &[u8]) -> [u8; CHECKSUM] {

@@ -14,7 +14,7 @@ use crate::contact::{Contact, Offers};
 use crate::fitness::Broken;
 use crate::leading::{LedObject, LedSa};
 use crate::message::{
-    DATAGRAM_TARGET, DELETE, FINAL, Grant, HAND_OVER, PROBE, Packet, Record, STORE, Sid,
+    CHECKSUM, DATAGRAM_TARGET, DELETE, FINAL, Grant, HAND_OVER, PROBE, Packet, Record, STORE, Sid,
     WireCheckpoint,
 };
 use crate::store::Body;
@@ -59,6 +59,8 @@ struct Flight {
     sent: Option<Instant>,
     /// Octets that it takes, once it was sent.
     size: usize,
+    /// Octets of the message that it left in last, with what was in that before it.
+    datagram: usize,
 }
 
 impl Flight {
@@ -464,15 +466,17 @@ impl Session {
             since: None,
             sent: None,
             size: 0,
+            datagram: 0,
         });
         self.next += 1;
     }
 
-    /// The octets of the record that the standby waits for, if it was sent in vain for so long.
+    /// The octets of the message with the record that the standby waits for, if it was sent in vain for so
+    /// long.
     pub fn in_vain(&self, now: Instant, patience: Duration) -> Option<usize> {
         let next = self.flight.front()?;
         let since = next.since.filter(|since| now.since(*since) >= patience);
-        since.map(|_| next.size)
+        since.map(|_| next.datagram)
     }
 
     /// Where a record is that is on its way, or has to be.
@@ -645,6 +649,10 @@ impl Session {
             room = room.saturating_sub(size);
             packet.records.push(record);
             self.leaves(now, place, size);
+            // Whatever else is in it: the path takes all of that or nothing.
+            if let Some(flight) = self.flight.get_mut(place) {
+                flight.datagram = CHECKSUM + packet.encoded_len();
+            }
         }
         while room > CHECKPOINT
             && let Some(sa) = self.checkpoints.pop_first()

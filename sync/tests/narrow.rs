@@ -84,3 +84,24 @@ fn a_standby_that_does_not_acknowledge_is_not_taken_for_a_narrow_path() {
     assert!(world.status(0).unwrap().degraded);
     assert_eq!((told(&world), narrow(&world)), (0, None));
 }
+
+/// What counts is what the path has to carry, and not the record in it.
+#[test]
+fn a_limit_just_below_the_message_is_noticed_although_the_record_is_smaller() {
+    let most = 1_472;
+    let mut world = World::settled_with(9, 2, |_| {});
+    world.exchanges = false;
+    run_narrow(&mut world, 500, most);
+    // Such messages as still pass, and one that is a few octets larger than the limit.
+    for octets in (1_300..1_480).step_by(4) {
+        commit(&mut world, octets);
+        run_narrow(&mut world, 1_000, most);
+        if told(&world) > 0 {
+            let named = narrow(&world).unwrap();
+            assert!((most + 1..most + 16).contains(&named), "{named}");
+            return;
+        }
+        assert!(!world.status(0).unwrap().degraded, "{octets}");
+    }
+    panic!("nothing was lost");
+}

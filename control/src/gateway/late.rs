@@ -7,6 +7,9 @@
 //!  new active:  sync link -> held here until its SAs are installed -> its workers
 //! ```
 //!
+//! Very many SAs take longer than anybody forwards. So what waits has its own IKE SA gone on with at once,
+//! and passes; and this member announces itself in the middle of that time at the latest.
+//!
 //! The same gate holds ESP whose SPI no worker knows, and packets that would leave as ESP, while the
 //! SAs that this member inherits are being installed: hundreds take a moment, and nobody waits. The
 //! switches bring both as soon as the first SAs are at work, or the first IKE message has left.
@@ -43,7 +46,6 @@ enum Gate {
     Open,
     /// This member has just begun to lead: their commands are being given.
     Settling {
-        announce: bool,
         /// It is over then, however often the policies have changed again. From when nothing is left to
         /// inherit.
         until: Option<Instant>,
@@ -54,7 +56,6 @@ enum Gate {
         waiting: Vec<usize>,
         /// It opens then, whatever a worker does.
         until: Instant,
-        announce: bool,
     },
 }
 
@@ -66,6 +67,10 @@ pub(super) struct Late {
     batch: Vec<Vec<u8>>,
     /// As the new active, or about to be: labelled packets of the old one, and when they came.
     held: VecDeque<(Instant, Vec<u8>)>,
+    /// So many of them, the oldest, came before this member led: nothing was done for them yet.
+    untried: usize,
+    /// Since when it leads, if nothing has been announced.
+    unannounced: Option<Instant>,
     gate: Gate,
     /// When it opened.
     opened: Option<Instant>,
@@ -105,13 +110,12 @@ impl Late {
 
     /// This member begins to lead; if it was handed the lead, it announces itself once it has
     /// everything, for until then nothing is lost.
-    pub fn lead(&mut self, announce: bool) {
+    pub fn lead(&mut self, now: Instant, announce: bool) {
         self.to = None;
         self.batch.clear();
-        self.gate = Gate::Settling {
-            announce,
-            until: None,
-        };
+        self.untried = self.held.len();
+        self.unannounced = announce.then_some(now);
+        self.gate = Gate::Settling { until: None };
     }
 
     fn hold(&mut self, now: Instant, packet: Vec<u8>) {
@@ -175,6 +179,7 @@ impl Gateway {
         self.late.to = None;
         self.late.batch.clear();
         self.late.gate = Gate::Open;
+        (self.late.untried, self.late.unannounced) = (0, None);
         self.dataplane.set_leading(false);
     }
 
@@ -230,22 +235,28 @@ impl Gateway {
     }
 
     /// Packets that came late to the member that led before this one.
-    pub(super) fn take_late(&mut self, now: Instant, packets: Vec<Vec<u8>>) {
+    pub(super) fn take_late(
+        &mut self,
+        now: Instant,
+        entropy: &mut dyn Entropy,
+        packets: Vec<Vec<u8>>,
+    ) {
         let ports = &self.settings.config().ports;
         let networks = networks(ports);
+        let sides: Vec<bool> = ports.iter().map(|port| port.protected).collect();
         for mut packet in packets {
             let late = Parcel::parse(&packet).filter(|(parcel, ..)| *parcel == Parcel::Late);
             let port = late.and_then(|(_, label, _)| {
                 let port = networks.get(label & !PROTECTED)?;
                 let protected = label & PROTECTED != 0;
-                (ports.get(*port)?.protected == protected).then_some(*port)
+                (*sides.get(*port)? == protected).then_some(*port)
             });
             let label = port.and_then(|port| Parcel::Late.label(port));
             match (label, packet.first_chunk_mut()) {
                 (Some(label), Some(space)) => {
                     *space = label;
                     self.late.counts.taken += 1;
-                    self.late.hold(now, packet);
+                    self.pass_or_hold(now, entropy, (now, packet));
                 }
                 _ => self.late.counts.malformed += 1,
             }
@@ -253,14 +264,43 @@ impl Gateway {
         self.open_gate(now);
     }
 
+    /// A packet for which the workers have its SA by now, as that one is gone on with first, is theirs.
+    fn pass_or_hold(
+        &mut self,
+        now: Instant,
+        entropy: &mut dyn Entropy,
+        (came, packet): (Instant, Vec<u8>),
+    ) {
+        match self.dataplane.leading() && self.go_on_for(now, entropy, &packet) {
+            true => self.dataplane.inject(packet),
+            false => self.late.hold(came, packet),
+        }
+    }
+
+    /// The same of those that came before this member led.
+    fn try_held(&mut self, now: Instant, entropy: &mut dyn Entropy) {
+        let untried = std::mem::take(&mut self.late.untried);
+        for _ in 0..untried {
+            if let Some(held) = self.late.held.pop_front() {
+                self.pass_or_hold(now, entropy, held);
+            }
+        }
+    }
+
+    /// Nobody forwards for ever: whoever looks for this member has to find it before.
+    fn announce(&mut self) {
+        if self.late.unannounced.take().is_some() {
+            self.dataplane.broadcast(|| Command::Announce);
+        }
+    }
+
     /// The commands of everything that this leadership begins with have been given.
     pub(super) fn settled(&mut self, now: Instant) {
         let published = self.published();
-        if let Gate::Settling { announce, until } = &mut self.late.gate
+        if let Gate::Settling { until } = &mut self.late.gate
             && self.publication.left == 0
             && (published || now >= *until.get_or_insert(now + GATE))
         {
-            let announce = *announce;
             self.barriers += 1;
             let number = self.barriers;
             self.dataplane.broadcast(|| Command::Barrier(number));
@@ -268,28 +308,19 @@ impl Gateway {
                 number,
                 waiting: (0..self.dataplane.len()).collect(),
                 until: now + GATE,
-                announce,
             };
         }
     }
 
     /// Lets in what waits, once the workers have all SAs.
     fn open_gate(&mut self, now: Instant) {
-        if let Gate::Barrier {
-            waiting,
-            until,
-            announce,
-            ..
-        } = &self.late.gate
+        if let Gate::Barrier { waiting, until, .. } = &self.late.gate
             && (waiting.is_empty() || now >= *until)
         {
-            let announce = *announce;
             self.late.gate = Gate::Open;
             self.late.opened = Some(now);
             self.dataplane.broadcast(|| Command::Strangers(false));
-            if announce {
-                self.dataplane.broadcast(|| Command::Announce);
-            }
+            self.announce();
         }
         if matches!(self.late.gate, Gate::Open) && self.dataplane.leading() {
             for (_, packet) in self.late.held.drain(..) {
@@ -301,6 +332,14 @@ impl Gateway {
     /// What is over by now.
     pub(super) fn tend_late(&mut self, now: Instant, entropy: &mut dyn Entropy) {
         self.send_late(now, entropy);
+        if self.dataplane.leading() {
+            self.try_held(now, entropy);
+        }
+        let patience = self.patience();
+        let since = self.late.unannounced;
+        if since.is_some_and(|since| now.since(since) >= patience / 2) {
+            self.announce();
+        }
         self.open_gate(now);
         if self.late.to.is_some_and(|(_, until)| now >= until) {
             self.stop_forwarding();

@@ -66,7 +66,7 @@ impl Gateway {
         self.drilled.leave();
         self.takeovers += u64::from(base.is_some());
         self.dataplane.set_leading(true);
-        self.late.lead(handed_over);
+        self.late.lead(now, handed_over);
         self.dataplane.broadcast(|| Command::Strangers(true));
         if !handed_over {
             self.dataplane.broadcast(|| Command::Announce);

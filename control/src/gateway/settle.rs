@@ -98,7 +98,7 @@ impl Gateway {
                 body,
                 ..
             } => self.adopt(now, entropy, IkeSpi(object.0), version, &body),
-            SyncOutput::Late { packets, .. } => self.take_late(now, packets),
+            SyncOutput::Late { packets, .. } => self.take_late(now, entropy, packets),
             SyncOutput::Lease { sa, lease } => self.raise(sa, lease),
             SyncOutput::Committed {
                 object,

@@ -151,11 +151,15 @@ impl Gateway {
         entropy: &mut dyn Entropy,
         packet: &[u8],
     ) -> bool {
-        let Some((parcel, _, ip)) = Parcel::parse(packet) else {
+        let Some((parcel, port, ip)) = Parcel::parse(packet) else {
             return false;
         };
+        let ports = &self.settings.config().ports;
+        let protected = || ports.get(port).is_some_and(|port| port.protected);
         let sa = match parcel {
             Parcel::Departing => Flow::parse(ip).and_then(|flow| self.protecting(&flow)),
+            // As it came to the member that led before, from within.
+            Parcel::Late if protected() => Flow::parse(ip).and_then(|flow| self.protecting(&flow)),
             _ => punt::esp_spi(ip).and_then(|spi| self.engine.child_stored_at(spi)),
         };
         let Some(sa) = sa else {

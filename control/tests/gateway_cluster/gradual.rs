@@ -5,7 +5,8 @@ use std::time::Duration;
 use hitless::api::{Show, Shown};
 use hitless::gateway::Event;
 
-use crate::share::{before_a_crowd, crowd_in};
+use crate::share::{before_a_crowd, before_a_crowd_with, crowd_in};
+use crate::switchover::lost_in_switchovers;
 use crate::world::World;
 
 const IKE_SA_INIT: u8 = 34;
@@ -130,4 +131,28 @@ fn packets_wait_for_their_own_sa_and_not_for_the_last_one_of_a_takeover() {
     let early = ["no-sa", "unknown-spi"].map(|reason| world.drops(standby, reason));
     assert_eq!(early, [0, 0]);
     world.audit();
+}
+
+/// The old active forwards for a moment only, and very many SAs take longer to be inherited.
+#[test]
+fn a_switchover_of_very_many_sas_loses_no_packet_although_they_take_longer_than_anybody_forwards() {
+    const IKE_SAS: usize = 1_200;
+    const LATE: Duration = Duration::from_millis(2);
+    let mut world = before_a_crowd_with(GRADUAL, IKE_SAS, |config| config.cluster.late = LATE);
+    crowd_in(&mut world, IKE_SAS);
+    let active = world.leader().unwrap();
+    world.until("all clients", |world| {
+        world.gateway(active).ike_sas().len() == IKE_SAS && world.status(active).sync.held == 0
+    });
+    world.traffic = true;
+    world.pace = Duration::from_micros(250);
+    world.traffic_flows();
+    assert_eq!(lost_in_switchovers(&mut world, 1), [0, 0]);
+    let at = |which: fn(&Event) -> bool| {
+        let found = world.events.iter().rev().find(|(_, _, event)| which(event));
+        found.map(|(at, ..)| *at).unwrap()
+    };
+    let leads = at(|event| matches!(event, Event::Leads { base: Some(_), .. }));
+    let took = at(|event| matches!(event, Event::Inherited { .. })).since(leads);
+    assert!(took > LATE, "{took:?}: this proves nothing");
 }

@@ -17,14 +17,29 @@ const IKE_SAS: usize = 5_000;
 
 /// A cluster with so many clients to come, all behind one address, without Child SAs.
 pub fn before_a_crowd(seed: u64, clients: usize) -> World {
-    before_a_crowd_of(seed, clients, |client| {
+    before_a_crowd_with(seed, clients, |_| {})
+}
+
+/// The same with members as they are told.
+pub fn before_a_crowd_with(seed: u64, clients: usize, tell: impl Fn(&mut Config)) -> World {
+    let childless = |client: &mut Connection| {
         client.roads.childless = Childless::Force;
         client.children.clear();
-    })
+    };
+    before_a_crowd_in(seed, clients, childless, tell)
 }
 
 /// The same with clients as they are made.
 pub fn before_a_crowd_of(seed: u64, clients: usize, make: impl Fn(&mut Connection)) -> World {
+    before_a_crowd_in(seed, clients, make, |_| {})
+}
+
+fn before_a_crowd_in(
+    seed: u64,
+    clients: usize,
+    make: impl Fn(&mut Connection),
+    tell: impl Fn(&mut Config),
+) -> World {
     let topology = Topology::new(2, "open sesame".to_owned());
     let alike = |config: &mut Config| {
         config.connections[0].roads.unique = Unique::Never;
@@ -37,6 +52,7 @@ pub fn before_a_crowd_of(seed: u64, clients: usize, make: impl Fn(&mut Connectio
     let members = [1, 2].map(|id| {
         let mut config = topology.member(id).unwrap();
         alike(&mut config);
+        tell(&mut config);
         config
     });
     let mut peer = topology.peer().unwrap();

@@ -9,7 +9,7 @@ use crate::world::World;
 
 /// Traffic both ways without a break; each round hands the lead over. The probes that each host
 /// sent and the other did not receive.
-fn lost_in_switchovers(world: &mut World, rounds: usize) -> [usize; 2] {
+pub fn lost_in_switchovers(world: &mut World, rounds: usize) -> [usize; 2] {
     for _ in 0..rounds {
         let active = world.leader().unwrap();
         world.ask(active, |gateway, now, entropy| {
