@@ -324,7 +324,9 @@ impl Neighbours {
         entry.mac?;
         let fresh = match entry.doubted {
             true => now,
-            false => (entry.confirmed + entry.fresh()).min(now + ASK_EVERY),
+            false => (entry.confirmed + entry.fresh())
+                .max(entry.asked + ASK_EVERY)
+                .min(now + ASK_EVERY),
         };
         // A stale one is asked for again, sooner or later.
         Some(fresh.max(now + Duration::from_nanos(1)))
@@ -354,7 +356,9 @@ impl Neighbours {
         if let Some(entry) = table.entries.get_mut(&neighbour.address) {
             let changed = entry.mac != Some(mac);
             let corrects = changed && entry.mac.is_some();
-            if corrects && matches!(trust, Trust::IfUnknown { .. }) {
+            // It may correct who has been asked himself, and did not answer.
+            let silent = entry.attempts > 1 && trust == Trust::IfUnknown { answers: true };
+            if corrects && matches!(trust, Trust::IfUnknown { .. }) && !silent {
                 return None;
             }
             entry.mac = Some(mac);

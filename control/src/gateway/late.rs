@@ -33,6 +33,10 @@ const DATAGRAM: usize = 1200;
 /// Packets that the new active holds while its SAs are being installed, and how long at least.
 const HELD: usize = 4096;
 const INSTALL: Duration = Duration::from_millis(250);
+/// The ends of the old one may take so long to come (`sync::switchover`).
+const ENDS: Duration = Duration::from_secs(1);
+/// Packets whose IKE SAs one turn goes on with: a few milliseconds of it.
+const TRIED: usize = 64;
 /// Packets that would leave are at most so many of them: what nobody has an SA for comes as well.
 const DEPARTING: usize = HELD / 2;
 /// The workers may take so long to install everything.
@@ -164,6 +168,14 @@ impl Gateway {
         }
     }
 
+    /// The other one leads: from now on it is to be found, and until then what comes here goes there.
+    pub(super) fn handed_over(&mut self, now: Instant) {
+        let until = now + self.patience();
+        if let Some((_, ends)) = &mut self.late.to {
+            *ends = until;
+        }
+    }
+
     /// It goes on after all: what came to the workers meanwhile is theirs again.
     pub(super) fn take_back(&mut self, now: Instant) {
         self.late.to = None;
@@ -277,10 +289,11 @@ impl Gateway {
         }
     }
 
-    /// The same of those that came before this member led.
+    /// The same of those that came before this member led, some in each turn.
     fn try_held(&mut self, now: Instant, entropy: &mut dyn Entropy) {
-        let untried = std::mem::take(&mut self.late.untried);
-        for _ in 0..untried {
+        let tried = self.late.untried.min(TRIED);
+        self.late.untried -= tried;
+        for _ in 0..tried {
             if let Some(held) = self.late.held.pop_front() {
                 self.pass_or_hold(now, entropy, held);
             }
@@ -289,7 +302,8 @@ impl Gateway {
 
     /// Nobody forwards for ever: whoever looks for this member has to find it before.
     fn announce(&mut self) {
-        if self.late.unannounced.take().is_some() {
+        // Whoever hands over in the midst of it pulls nothing back.
+        if self.dataplane.leading() && self.late.unannounced.take().is_some() {
             self.dataplane.broadcast(|| Command::Announce);
         }
     }
@@ -332,13 +346,13 @@ impl Gateway {
     /// What is over by now.
     pub(super) fn tend_late(&mut self, now: Instant, entropy: &mut dyn Entropy) {
         self.send_late(now, entropy);
-        if self.dataplane.leading() {
-            self.try_held(now, entropy);
-        }
         let patience = self.patience();
         let since = self.late.unannounced;
         if since.is_some_and(|since| now.since(since) >= patience / 2) {
             self.announce();
+        }
+        if self.dataplane.leading() {
+            self.try_held(now, entropy);
         }
         self.open_gate(now);
         if self.late.to.is_some_and(|(_, until)| now >= until) {
@@ -352,12 +366,15 @@ impl Gateway {
         if matches!(self.late.gate, Gate::Settling { .. }) {
             return;
         }
-        let patience = self.patience().max(INSTALL);
-        let old = |(at, _): &(Instant, Vec<u8>)| now.since(*at) > patience;
-        while self.late.held.front().is_some_and(old) {
-            self.late.held.pop_front();
-            self.late.counts.expired += 1;
-        }
+        // Who is about to lead may wait for the ends of very many.
+        let patience = match self.dataplane.leading() {
+            true => patience.max(INSTALL),
+            false => patience.max(INSTALL) + ENDS,
+        };
+        let held = self.late.held.len();
+        let young = |(at, _): &(Instant, Vec<u8>)| now.since(*at) <= patience;
+        self.late.held.retain(young);
+        self.late.counts.expired += (held - self.late.held.len()) as u64;
     }
 
     /// Whether the end of this process waits until nothing is forwarded any more.

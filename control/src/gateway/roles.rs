@@ -176,7 +176,9 @@ impl Gateway {
     /// Leadership off, cells frozen, nothing that waited ever leaves. Passive copies come back
     /// from the new leader.
     pub(super) fn step_down(&mut self, now: Instant, reason: StepDown) {
-        if reason != StepDown::Switchover {
+        if reason == StepDown::Switchover {
+            self.handed_over(now);
+        } else {
             self.stop_forwarding();
             self.keep_copies(now);
         }

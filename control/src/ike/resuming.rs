@@ -197,9 +197,19 @@ impl Engine {
         let Some(mut ike) = self.drop_kept(spi) else {
             return;
         };
-        // A record from long before may show what a successor has by now, and that is carried already.
-        let index = &self.index;
-        let carried = |sa| index.of_child(sa).is_some_and(|owner| owner != spi);
+        // A record from long before may show what a successor has by now. That one has it, unless the
+        // other one has been gone on with.
+        let ancestor = ike.predecessor.and_then(|old| self.sas.get_mut(&old));
+        let ancestor = ancestor.filter(|old| old.waiting && !old.is_yet_to_make(&ike));
+        if let Some(old) = ancestor {
+            old.children
+                .retain(|child| ike.child(child.sa.id).is_none());
+        }
+        let carried = |sa| {
+            let owner = self.index.of_child(sa).filter(|owner| *owner != spi);
+            let owner = owner.and_then(|owner| self.sas.get(&owner));
+            owner.is_some_and(|owner| owner.child(sa).is_some())
+        };
         ike.children.retain(|child| !carried(child.sa.id));
         self.ids.leases.hold(&ike);
         self.index.insert(&ike);

@@ -18,6 +18,10 @@ const MODEST_LOSS: u32 = 10;
 /// of the probes.
 const OUTAGE: Duration = Duration::from_millis(1500);
 
+/// Where SAs live for a few dozen packets, their ends by both sides cross a takeover now and then, and who
+/// is told TEMPORARY_FAILURE waits for so long before it asks again (RFC 7296 section 2.25).
+const SHORT_LIVED: Duration = Duration::from_secs(2);
+
 /// Of the 90 ms for which a copy can be vouched for (R16), a death takes three heartbeats, the last echo
 /// one and a round trip, and a vote among more than two members another round trip. A sync cable that
 /// is slower than this leaves nothing of it, and then the Message IDs are found out.
@@ -31,6 +35,7 @@ pub struct Continuity {
     exact: bool,
     /// IKE SAs are made anew because somebody wants it.
     reauthenticates: bool,
+    outage: Duration,
     found: Vec<String>,
 }
 
@@ -43,6 +48,10 @@ impl Continuity {
             members: plan.members,
             exact: plan.members == 2 || plan.sync.delay.1 <= PROMPT,
             reauthenticates: plan.extras.reauthentication || redirects(plan),
+            outage: match plan.extras.packets.is_some() || plan.extras.octets.is_some() {
+                true => OUTAGE + SHORT_LIVED,
+                false => OUTAGE,
+            },
             found: Vec::new(),
         })
     }
@@ -81,7 +90,7 @@ impl Continuity {
     pub fn verdict(&self, hosts: [&[Probe]; 2], end: Instant) -> Vec<String> {
         let mut found = self.found.clone();
         let silence = self.silence(hosts, end);
-        if silence > OUTAGE {
+        if silence > self.outage {
             found.push(format!("continuity: silent for {silence:?}"));
         }
         found
