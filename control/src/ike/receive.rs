@@ -243,6 +243,11 @@ impl IkeSa {
     }
 
     fn response(&mut self, turn: &mut Turn<'_>, path: Path, header: &Header, payloads: &[Payload]) {
+        let contents = Contents::of(payloads);
+        // Said in the answer to a probe, too: with more than one, the peer wants those before it yet.
+        if let Some(size) = contents.window_size() {
+            self.window.peer_allows(size);
+        }
         if self.sync.is_some() {
             return counter_sync::complete(self, turn, path, header, payloads);
         }
@@ -263,14 +268,10 @@ impl IkeSa {
         self.alive(turn, path);
         mobike::heard_from(self, turn, path);
         turn.dirty = true;
-        let contents = Contents::of(payloads);
         if contents.has(NotifyKind::INVALID_SYNTAX) {
             return self.destroy(turn, MALFORMED);
         }
         self.take_ticket(turn, &contents);
-        if let Some(size) = contents.window_size() {
-            self.window.peer_allows(size);
-        }
         match self.pending.remove(&header.message_id) {
             Some(Pending::CreateChild(offer)) => create::complete(self, turn, offer, &contents),
             Some(Pending::RekeyIke(offer)) => rekey::complete(self, turn, offer, &contents),

@@ -246,6 +246,31 @@ fn probing_finds_the_message_id_of_a_peer_with_a_wide_window() {
     }
 }
 
+/// The answer to a probe is the first that is heard of the peer on this IKE SA: what it says of its window
+/// tells the successor that the probe before it, which the peer never had, must be had yet.
+#[test]
+fn an_answered_probe_says_how_wide_the_peer_s_window_is_rfc7296_2_3() {
+    let mut world = established(9, 1, [3, 3]);
+    let ike = world.ike(A);
+    world.input(A, Input::RekeyIke(ike));
+    world.run(3 * SECOND);
+    world.fail_over(A, Resume::Probe);
+    world.intercept();
+    world.run(SECOND / 5);
+    let mut probes = world.intercept();
+    let ids: Vec<u32> = probes.iter().map(message_id).collect();
+    assert_eq!(ids, [0, 1], "the first one is lost again");
+    world.inject(probes.remove(1));
+    world.run(SECOND);
+    for _ in 0..3 {
+        let sa = world.sa(A).id;
+        world.input(A, Input::RekeyChild(sa));
+        world.run(SECOND);
+        world.assert_agreement(1);
+        assert_ne!(world.sa(A).id, sa);
+    }
+}
+
 #[test]
 fn a_successor_tells_a_repetition_from_another_request_rfc7296_2_1() {
     for failovers in 0..3 {
