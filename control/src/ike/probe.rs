@@ -183,9 +183,13 @@ pub(super) fn complete(ike: &mut IkeSa, turn: &mut Turn<'_>, path: Path, header:
     let mut earlier = std::mem::take(&mut probe.sent);
     earlier.truncate(position);
     if !probe.answered {
-        // Whatever was outstanding at the failover lies below: the peer is past it.
+        // Whatever was outstanding at the failover lies below: the peer is past it, but for what its
+        // window leaves open.
         probe.answered = true;
-        ike.abandon(turn);
+        ike.abandon_below(turn, oldest_open(id.next(), ike.window.peer_window));
+        for request in ike.window.outstanding.values_mut() {
+            (request.sent, request.resend_at, request.fills) = (0, turn.now, true);
+        }
         ike.answered();
     }
     for past in earlier.iter().map(|(id, _)| *id).chain([id]) {
@@ -233,6 +237,7 @@ fn promote(ike: &mut IkeSa, turn: &mut Turn<'_>, id: MessageId, bytes: Vec<u8>, 
         bytes: bytes.clone(),
         sent: 1,
         resend_at: turn.now + turn.backoff().after(1),
+        fills: matches!(what, Pending::Filler),
     };
     ike.window.outstanding.insert(id, outstanding);
     ike.pending.insert(id, what);
@@ -243,12 +248,17 @@ fn promote(ike: &mut IkeSa, turn: &mut Turn<'_>, id: MessageId, bytes: Vec<u8>, 
 /// the one that is due. One that never arrives would hold its window up for ever; those that it had
 /// before the takeover it does not answer.
 fn fill(ike: &mut IkeSa, turn: &mut Turn<'_>, earlier: Vec<(MessageId, Vec<u8>)>) {
-    let window = ike.window.peer_window;
-    let oldest = ike.window.next_request.0.saturating_sub(window);
-    let due = earlier
-        .into_iter()
-        .filter(|(id, _)| window > 1 && id.0 >= oldest);
-    for (id, bytes) in due {
+    let oldest = oldest_open(ike.window.next_request, ike.window.peer_window);
+    for (id, bytes) in earlier.into_iter().filter(|(id, _)| *id >= oldest) {
         promote(ike, turn, id, bytes, Pending::Filler);
+    }
+}
+
+/// The lowest Message ID that a peer may still take, or answer once more, when it has taken the one before
+/// `next` (RFC 7296 section 2.3).
+fn oldest_open(next: MessageId, window: u32) -> MessageId {
+    match window {
+        0 | 1 => next,
+        _ => MessageId(next.0.saturating_sub(window)),
     }
 }

@@ -383,7 +383,8 @@ impl IkeSa {
                 Due::Nothing => break,
                 Due::Resend(id, _) | Due::Dead(id) if self.has_filled(id) => {
                     self.window.confirm(id);
-                    self.pending.remove(&id);
+                    let given_up = self.pending.remove(&id);
+                    self.give_up(turn, given_up.into_iter().collect());
                     turn.dirty = true;
                 }
                 Due::Resend(id, _) if takeover::ignored(self, turn, id) => break,
@@ -417,8 +418,8 @@ impl IkeSa {
     /// Whether a request that fills a place has been sent often enough: no answer means that it was
     /// answered to another member.
     fn has_filled(&self, id: MessageId) -> bool {
-        let sent = self.window.outstanding.get(&id).map_or(0, |o| o.sent);
-        sent > FILLINGS && matches!(self.pending.get(&id), Some(Pending::Filler))
+        let outstanding = self.window.outstanding.get(&id);
+        outstanding.is_some_and(|o| o.fills && o.sent > FILLINGS)
     }
 
     /// Sends an outstanding request in smaller fragments, if it stayed unanswered for long and was
@@ -527,23 +528,33 @@ impl IkeSa {
     /// Gives up the outstanding requests; their tasks are done anew, in that order. Where the peer has
     /// rekeyed the IKE SA meanwhile, its exchange is the one that counts.
     pub fn abandon(&mut self, turn: &mut Turn<'_>) {
-        self.window.outstanding.clear();
-        let given_up = std::mem::take(&mut self.pending);
+        self.abandon_below(turn, MessageId::END);
+    }
+
+    /// The same of those below a Message ID.
+    pub fn abandon_below(&mut self, turn: &mut Turn<'_>, oldest: MessageId) {
+        self.window.outstanding = self.window.outstanding.split_off(&oldest);
+        let kept = self.pending.split_off(&oldest);
+        let given_up = std::mem::replace(&mut self.pending, kept);
+        self.give_up(turn, given_up.into_values().collect());
+    }
+
+    fn give_up(&mut self, turn: &mut Turn<'_>, given_up: Vec<Pending>) {
         given_up
-            .values()
+            .iter()
             .for_each(|pending| pending.release(turn.ids));
-        let theirs = given_up.values().find_map(|pending| match pending {
+        let theirs = given_up.iter().find_map(|pending| match pending {
             Pending::RekeyIke(offer) => offer.collision.as_ref().map(|theirs| theirs.ike),
             _ => None,
         });
-        for pending in given_up.values() {
+        for pending in &given_up {
             if let Pending::CreateChild(offer) = pending
                 && offer.replaces.is_some_and(|old| self.child(old).is_none())
             {
                 create::missed(self, turn, offer);
             }
         }
-        let tasks = given_up.values().filter_map(Pending::task);
+        let tasks = given_up.iter().filter_map(Pending::task);
         let again = tasks.map(|task| Scheduled { at: turn.now, task });
         self.queue.splice(0..0, again.collect::<Vec<_>>());
         if let Some(theirs) = theirs {

@@ -70,6 +70,9 @@ pub(super) struct Outstanding {
     /// Transmissions so far; none while it waits for the window.
     pub sent: u32,
     pub resend_at: Instant,
+    /// A later one was answered to a member that did not know whether this one was: it is sent a few times
+    /// more, and then given up alone. Whoever takes over finds that out anew.
+    pub fills: bool,
 }
 
 /// What to do about the outstanding requests now.
@@ -252,6 +255,7 @@ impl Window {
             bytes,
             sent: u32::from(leaves),
             resend_at: if leaves { now + backoff.after(1) } else { now },
+            fills: false,
         };
         self.outstanding.insert(self.next_request, outstanding);
         self.next_request = self.next_request.next();

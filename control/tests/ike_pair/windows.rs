@@ -271,6 +271,36 @@ fn an_answered_probe_says_how_wide_the_peer_s_window_is_rfc7296_2_3() {
     }
 }
 
+/// What was outstanding at the takeover the peer never had, and answers the probe behind it: with a window
+/// of several it waits for that request, which goes on to be sent, and whose answer counts.
+#[test]
+fn an_answered_probe_leaves_what_the_peer_still_waits_for_rfc7296_2_3() {
+    let mut world = established(10, 1, [3, 3]);
+    let sa = world.sa(A).id;
+    world.input(A, Input::RekeyChild(sa));
+    let first = message_id(&world.intercept()[0]);
+    world.fail_over(A, Resume::Probe);
+    let again: Vec<u32> = world.intercept().iter().map(message_id).collect();
+    assert_eq!(again, [first], "lost again");
+    world.run(SECOND / 5);
+    let probes = world.intercept();
+    let ids: Vec<u32> = probes.iter().map(message_id).collect();
+    assert_eq!(ids, [first + 1]);
+    for probe in probes {
+        world.inject(probe);
+    }
+    world.run(2 * SECOND);
+    world.assert_agreement(1);
+    assert_ne!(world.sa(A).id, sa, "the request that was outstanding");
+    for _ in 0..4 {
+        let sa = world.sa(A).id;
+        world.input(A, Input::RekeyChild(sa));
+        world.run(SECOND);
+        world.assert_agreement(1);
+        assert_ne!(world.sa(A).id, sa);
+    }
+}
+
 #[test]
 fn a_successor_tells_a_repetition_from_another_request_rfc7296_2_1() {
     for failovers in 0..3 {

@@ -12,6 +12,7 @@ use super::record::{
 use super::{ImportError, collect};
 use crate::ike::asked::{Asked, Digest};
 use crate::ike::established::IkeSa;
+use crate::ike::tasks::Pending;
 use crate::ike::window::{MAX_WINDOW, Outstanding, Response, Window};
 
 pub(super) fn window_record(window: &Window) -> WindowRecord {
@@ -122,16 +123,14 @@ pub(super) fn requests(
     let all: Vec<(u32, &Vec<u8>, Option<&PendingRecord>)> =
         first.into_iter().chain(others).collect();
     let all = collect(&all, |(id, bytes, what)| {
+        let what = pending(what.ok_or(bad.clone())?)?;
         let outstanding = Outstanding {
             bytes: (*bytes).clone(),
             sent: 0,
             resend_at: now,
+            fills: matches!(what, Pending::Filler),
         };
-        Ok((
-            MessageId(*id),
-            outstanding,
-            pending(what.ok_or(bad.clone())?)?,
-        ))
+        Ok((MessageId(*id), outstanding, what))
     })?;
     for (id, outstanding, what) in all {
         ike.window.outstanding.insert(id, outstanding);
