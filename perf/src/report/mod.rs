@@ -57,13 +57,13 @@ fn parsed<T: DeserializeOwned>(path: &Path, option: &str, command: &str) -> Resu
 
 /// What the page shows besides what is measured.
 pub struct Besides {
-    faults: Option<Plot>,
+    faults: Vec<Plot>,
     mangle: String,
 }
 
 /// Reads what others have written, and sees that the page can be: before minutes of measuring.
 pub fn prepare(options: &Options) -> Result<Besides, Box<dyn Error>> {
-    let faults = options.faults.as_deref().map(faults::plot).transpose()?;
+    let faults = options.faults.as_deref().map(faults::plots).transpose()?;
     let mangle = options.mangle.as_deref().map(mangle::section).transpose()?;
     if let Some(directory) = &options.svg {
         fs::create_dir_all(directory).map_err(|error| unwritten(directory, &error))?;
@@ -78,7 +78,7 @@ pub fn prepare(options: &Options) -> Result<Besides, Box<dyn Error>> {
         fs::remove_file(&options.output).map_err(|error| unwritten(&options.output, &error))?;
     }
     Ok(Besides {
-        faults,
+        faults: faults.unwrap_or_default(),
         mangle: mangle.unwrap_or_default(),
     })
 }

@@ -245,6 +245,7 @@ fn timelines(lines: &[FailoverLine]) -> Option<Plot> {
                 .iter()
                 .map(|(at, n)| (*at as f64, *n as f64))
                 .collect(),
+            opposite: Vec::new(),
             bar: 1.0,
             events: vec![
                 (0.0, "active member killed".to_owned()),

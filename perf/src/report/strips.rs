@@ -9,6 +9,8 @@ pub struct Strip {
     pub name: String,
     /// When, and how many.
     pub counts: Vec<(f64, f64)>,
+    /// The same of the other way, drawn below the line; empty where there is none.
+    pub opposite: Vec<(f64, f64)>,
     /// How wide a bar is.
     pub bar: f64,
     /// When, and what.
@@ -26,7 +28,10 @@ const LETTER: f64 = 6.2;
 
 /// All of them over one axis, named below.
 pub fn render(strips: &[Strip], axis: &str) -> String {
-    let counts = || strips.iter().flat_map(|strip| &strip.counts);
+    let counts = || {
+        let ways = strips.iter().flat_map(|s| [&s.counts, &s.opposite]);
+        ways.flatten()
+    };
     let from = counts().map(|(at, _)| *at).fold(f64::INFINITY, f64::min);
     let last = counts()
         .map(|(at, _)| *at)
@@ -57,25 +62,32 @@ pub fn render(strips: &[Strip], axis: &str) -> String {
 }
 
 fn one(svg: &mut String, strip: &Strip, foot: f64, most: f64, x: &impl Fn(f64) -> f64) {
+    // One way has all the room, two have half of it each.
+    let (line, tallest) = match strip.opposite.is_empty() {
+        true => (foot, BARS),
+        false => (foot - BARS / 2.0, BARS / 2.0),
+    };
     let _ = write!(
         svg,
         "<text x=\"{:.1}\" y=\"{:.1}\" text-anchor=\"end\">{}</text>\
-         <line class=\"axis\" stroke=\"#333\" x1=\"{LEFT}\" x2=\"{:.1}\" y1=\"{foot:.1}\" y2=\"{foot:.1}\"/>",
+         <line class=\"axis\" stroke=\"#333\" x1=\"{LEFT}\" x2=\"{:.1}\" y1=\"{line:.1}\" y2=\"{line:.1}\"/>",
         LEFT - 8.0,
         foot - 2.0,
         escaped(&strip.name),
         WIDTH - RIGHT
     );
-    for (at, count) in strip.counts.iter().filter(|(_, count)| *count > 0.0) {
-        let height = count / most * BARS;
-        let _ = write!(
-            svg,
-            "<rect x=\"{:.2}\" y=\"{:.2}\" width=\"{:.2}\" height=\"{height:.2}\" fill=\"{}\"><title>{count} at {at} ms</title></rect>",
-            x(*at),
-            foot - height,
-            (x(at + strip.bar) - x(*at)) * 0.85,
-            colour(0)
-        );
+    for (way, counts) in [&strip.counts, &strip.opposite].into_iter().enumerate() {
+        for (at, count) in counts.iter().filter(|(_, count)| *count > 0.0) {
+            let height = count / most * tallest;
+            let top = if way == 0 { line - height } else { line };
+            let _ = write!(
+                svg,
+                "<rect x=\"{:.2}\" y=\"{top:.2}\" width=\"{:.2}\" height=\"{height:.2}\" fill=\"{}\"><title>{count} at {at} ms</title></rect>",
+                x(*at),
+                (x(at + strip.bar) - x(*at)) * 0.85,
+                colour(way)
+            );
+        }
     }
     // Labels beside each other, however close the events are.
     let mut free = LEFT;
@@ -88,7 +100,7 @@ fn one(svg: &mut String, strip: &Strip, foot: f64, most: f64, x: &impl Fn(f64) -
         }
         let label = (mark + 3.0).max(free);
         free = label + what.len() as f64 * LETTER + 10.0;
-        let colour = colour(which + 1);
+        let colour = colour(which + if strip.opposite.is_empty() { 1 } else { 2 });
         let _ = write!(
             svg,
             "<line stroke=\"{colour}\" stroke-width=\"1.5\" x1=\"{mark:.1}\" x2=\"{mark:.1}\" y1=\"{:.1}\" y2=\"{foot:.1}\"/>\
@@ -126,6 +138,7 @@ mod tests {
         let strip = Strip {
             name: "a < b".to_owned(),
             counts: vec![(-1.0, 2.0), (0.0, 0.0), (1.0, 2.0)],
+            opposite: Vec::new(),
             bar: 1.0,
             events: vec![(0.0, "died".to_owned()), (900.0, "far".to_owned())],
         };
@@ -134,5 +147,25 @@ mod tests {
         assert!(svg.contains("died") && !svg.contains("far") && svg.contains("a &lt; b"));
         assert!(svg.ends_with("</svg>"));
         assert!(render(&[], "ms").ends_with("</svg>"));
+    }
+
+    #[test]
+    fn two_ways_are_on_two_sides_of_the_line() {
+        let strip = Strip {
+            name: String::new(),
+            counts: vec![(0.0, 4.0)],
+            opposite: vec![(0.0, 4.0), (1.0, 2.0)],
+            bar: 1.0,
+            events: Vec::new(),
+        };
+        let svg = render(&[strip], "ms");
+        let line = TOP + STRIP - 8.0 - BARS / 2.0;
+        let half = BARS / 2.0;
+        for (top, height) in [(line - half, half), (line, half), (line, half / 2.0)] {
+            let bar = format!("y=\"{top:.2}\"");
+            assert!(svg.contains(&bar), "{bar} in {svg}");
+            assert!(svg.contains(&format!("height=\"{height:.2}\"")));
+        }
+        assert_eq!(svg.matches("<rect").count(), 3);
     }
 }
