@@ -63,6 +63,8 @@ pub struct Extras {
     pub per_cpu_sas: bool,
     /// After a takeover a peer is asked where it stands when that is needed.
     pub lazy: bool,
+    /// After a takeover every SA gets new keys, for the numbers that the dead member may have delivered.
+    pub rekeys_inbound: bool,
     /// The peer is behind a NAT.
     pub nat: bool,
     /// The last of the members only votes.
@@ -204,8 +206,12 @@ impl Extras {
             End::Peer => peer,
         };
         let lazy = self.lazy && end == End::Cluster;
-        let lazy = (lazy, "sync_after_takeover = \"lazy\"");
-        for (wanted, line) in both.into_iter().chain(own).chain([lazy]) {
+        let rekeys = self.rekeys_inbound && end == End::Cluster;
+        let taken_over = [
+            (lazy, "sync_after_takeover = \"lazy\""),
+            (rekeys, "takeover_inbound = \"rekey\""),
+        ];
+        for (wanted, line) in both.into_iter().chain(own).chain(taken_over) {
             if wanted {
                 lines.push_str(line);
                 lines.push('\n');

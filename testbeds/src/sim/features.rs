@@ -119,6 +119,11 @@ const ALL: &[Feature] = &[
             }
         },
     },
+    Feature {
+        name: "inbound-rekey",
+        often: 2,
+        add: |plan, _| plan.extras.rekeys_inbound = true,
+    },
 ];
 
 /// Others than a plan has by itself.

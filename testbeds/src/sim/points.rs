@@ -130,6 +130,7 @@ fn of_ways(virtual_ip: Extras) -> Vec<Point> {
     use Fault::{Crash, PeerMoves, PeerRekeysChild};
     let group = with(|extras| extras.other_group = true);
     let moves = with(|extras| extras.moves = true);
+    let renewed = with(|extras| extras.rekeys_inbound = true);
     let dns = Extras {
         dns: true,
         ..virtual_ip
@@ -141,6 +142,7 @@ fn of_ways(virtual_ip: Extras) -> Vec<Point> {
         made("name servers", dns),
         made("NAT", with(|extras| extras.nat = true)),
         during("lazy", &[Crash(1)], with(|extras| extras.lazy = true)),
+        during("new keys after a takeover", &[Crash(1)], renewed),
         during("peer moves", &[PeerMoves], moves),
         during("peer moves to and fro", &[PeerMoves, PeerMoves], moves),
     ]
