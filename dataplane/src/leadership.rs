@@ -108,6 +108,12 @@ impl Worker {
         let term = self.leadership.term();
         if term != self.term {
             self.term = term;
+            // Those that are missing go on as well: nobody else can put them together.
+            while term.forwards()
+                && let Some(fragment) = self.reassembly.pop()
+            {
+                self.not_active_any_more(fragment);
+            }
             self.forget_what_waits();
             self.links.doubt_neighbours();
         }

@@ -74,7 +74,8 @@ impl Worker {
         }
     }
 
-    /// A packet that came over another worker's ring while this member does not lead.
+    /// A packet that came over another worker's ring while this member does not lead, or a fragment that
+    /// waited when it ceased to.
     pub(crate) fn not_active_any_more(&mut self, packet: Packet) {
         match self.term.forwards() {
             true => self.pass_on(Parcel::Late, 0, packet, DropReason::NotActive),

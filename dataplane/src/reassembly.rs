@@ -211,6 +211,19 @@ impl Reassembly {
         }
     }
 
+    /// One of the fragments that wait, as it came.
+    pub(crate) fn pop(&mut self) -> Option<Packet> {
+        loop {
+            match self.datagrams.last_mut()?.parts.pop() {
+                Some(part) => {
+                    self.held -= 1;
+                    return Some(part.packet);
+                }
+                None => self.datagrams.pop(),
+            };
+        }
+    }
+
     /// Drops all fragments.
     pub(crate) fn clear(&mut self, frames: &mut Frames, reason: DropReason) {
         while !self.datagrams.is_empty() {

@@ -138,6 +138,8 @@ pub(crate) struct Leading {
     /// Inherited, and not in the book yet.
     pub estate: Estate,
     pub phase: Phase,
+    /// A switchover is wanted, and until when it waits for packets that wait for their lease.
+    pub parked_until: Option<Instant>,
     pub silent: Vec<MemberId>,
     /// This leader stands for a higher epoch of its own (R10).
     pub campaign: Option<Campaign>,
@@ -169,6 +171,7 @@ impl Leading {
             sessions: BTreeMap::new(),
             estate: Estate::default(),
             phase: Phase::Active,
+            parked_until: None,
             silent: Vec::new(),
             campaign: None,
             stood: None,
@@ -278,6 +281,13 @@ impl Leading {
         }
         let led = LedSa::new(object, right, cx.settings.leases.first);
         self.sas.insert(sa, led);
+    }
+
+    /// Whether a packet may wait for the lease of its SA: it is authenticated already, and nobody else can
+    /// be given it.
+    pub fn has_parked(&self) -> bool {
+        let mut sas = self.sas.values();
+        sas.any(|led| led.right && led.top > led.limit.high_water.0)
     }
 
     /// Looks at everything that is held. Due when a session begins, ends or falls silent, and now

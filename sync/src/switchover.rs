@@ -6,6 +6,9 @@
 //!    -> the standby could not take over any more: Resume, in the same epoch with the same cells
 //! ```
 //!
+//! What a worker has authenticated and may not deliver yet cannot be given to anybody: a moment is spent
+//! on its lease before all that.
+//!
 //! Until the cells are frozen nothing has been ended and nothing given away, so to go on is as if the
 //! workers had paused. From then on the epoch is over for this member, whatever happens (R14).
 
@@ -24,6 +27,9 @@ use crate::{DrainedSa, Event, Output, Settings, StepDown};
 
 /// How long workers may take to pass the barrier before the standby takes over from its record.
 const BARRIER: Duration = Duration::from_millis(100);
+
+/// How long a switchover waits for packets that wait for their lease: some round trips to the standby.
+const PARKED: Duration = Duration::from_millis(20);
 
 /// How long the exact ends may take at most, while the standby takes them: nobody carries anything then,
 /// and from its record it could.
@@ -136,7 +142,17 @@ impl Node {
 
     /// Starts to hand over to the best standby.
     pub(crate) fn switchover(&mut self) {
-        let target = match self.switchover_target(self.now) {
+        let target = self.switchover_target(self.now);
+        let now = self.now;
+        let mut waits = false;
+        self.lead(|leading, _| {
+            let wanted = target.is_ok() && leading.has_parked();
+            let until = *leading.parked_until.get_or_insert(now + PARKED);
+            waits = wanted && now < until;
+            leading.parked_until = leading.parked_until.filter(|_| waits);
+        });
+        let target = match target {
+            Ok(_) if waits => return,
             Ok(target) => target,
             Err(reason) => return self.event(Event::SwitchoverRefused { reason }),
         };
@@ -267,10 +283,12 @@ impl Node {
         let State::Leading(leading) = &self.state else {
             return;
         };
+        let waits = leading.parked_until.is_some();
         match leading.phase {
             Phase::Active => {
                 self.review_campaign();
                 match self.stopping {
+                    _ if waits => self.switchover(),
                     Some(until) => self.review_farewell(until),
                     None => self.review_active(),
                 }

@@ -3,9 +3,11 @@
 
 mod cluster;
 
+use std::time::Duration;
+
 use cluster::World;
-use hitless_sa::{MemberId, SaId};
-use hitless_sync::{Event, Input, Mutant, NoSwitchover, Role};
+use hitless_sa::{MemberId, SaId, SequenceNumber};
+use hitless_sync::{Event, Input, Mutant, NoSwitchover, Role, Usage};
 
 const ONE: MemberId = MemberId(1);
 const TWO: MemberId = MemberId(2);
@@ -147,6 +149,41 @@ fn r15_once_the_ends_have_left_there_is_no_way_back() {
     assert!((0..20).any(|seed| ended(seed, mutant).is_err_and(|what| what.starts_with("S1"))));
     for seed in 0..20 {
         ended(seed, Mutant::default()).unwrap();
+    }
+}
+
+/// A packet that waits for its lease is authenticated, and marked in no window: it would be lost.
+#[test]
+fn what_waits_for_its_lease_is_waited_for_and_not_for_long() {
+    for answered in [true, false] {
+        let mut world = World::settled_with(6, 2, |_| {});
+        world.exchanges = false;
+        world.run(100);
+        let (sa, high_water) = {
+            let (sa, cell) = world.sites[0].gateway.cells.first_key_value().unwrap();
+            (*sa, cell.lease.high_water)
+        };
+        if !answered {
+            world.cut.insert((ONE, TWO));
+        }
+        let usage = Usage {
+            sa,
+            cursor: SequenceNumber(1),
+            inbound_top: SequenceNumber(high_water.0 + 1),
+            esn: true,
+        };
+        world.handle(0, Input::Usage(vec![usage]));
+        world.handle(0, Input::Switchover);
+        assert_eq!(world.role(0), Some(Role::Leading), "not yet");
+        let before = world.now;
+        let began = |world: &World| world.role(0) == Some(Role::HandingOver);
+        assert!(world.run_until(60, began), "{answered}");
+        let lease = world.sites[0].gateway.cells[&sa].lease;
+        assert_eq!(lease.high_water > high_water, answered);
+        let site = &world.sites[0];
+        let took = site.time(world.now).since(site.time(before));
+        assert!(took <= Duration::from_millis(40), "{took:?}");
+        world.check().unwrap();
     }
 }
 

@@ -66,8 +66,9 @@ enum Gate {
 /// See the module.
 #[derive(Default)]
 pub(super) struct Late {
-    /// The new active, and until when it gets what comes here.
-    to: Option<(MemberId, Instant)>,
+    /// The new active, or who is about to be, and until when it gets what comes here: that is known once
+    /// it leads, or might.
+    to: Option<(MemberId, Option<Instant>)>,
     batch: Vec<Vec<u8>>,
     /// As the new active, or about to be: labelled packets of the old one, and when they came.
     held: VecDeque<(Instant, Vec<u8>)>,
@@ -156,12 +157,12 @@ impl Gateway {
     }
 
     /// Leadership goes off for a planned switchover.
-    pub(super) fn stop_carrying(&mut self, now: Instant) {
+    pub(super) fn stop_carrying(&mut self) {
         let successor = self.node.successor();
         let patience = self.patience();
         match successor.filter(|_| !patience.is_zero()) {
             Some(successor) => {
-                self.late.to = Some((successor, now + patience));
+                self.late.to = Some((successor, None));
                 self.dataplane.hand_over();
             }
             None => self.dataplane.set_leading(false),
@@ -172,7 +173,7 @@ impl Gateway {
     pub(super) fn handed_over(&mut self, now: Instant) {
         let until = now + self.patience();
         if let Some((_, ends)) = &mut self.late.to {
-            *ends = until;
+            *ends = Some(until);
         }
     }
 
@@ -355,7 +356,8 @@ impl Gateway {
             self.try_held(now, entropy);
         }
         self.open_gate(now);
-        if self.late.to.is_some_and(|(_, until)| now >= until) {
+        let ends = self.late.to.and_then(|(_, until)| until);
+        if ends.is_some_and(|until| now >= until) {
             self.stop_forwarding();
         }
         if self.late.stopped && !self.late.forwards() {

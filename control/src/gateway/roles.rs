@@ -94,7 +94,7 @@ impl Gateway {
     pub(super) fn start_drain(&mut self, now: Instant) {
         self.handing_over = true;
         if !self.settings.tuning().final_too_soon {
-            self.stop_carrying(now);
+            self.stop_carrying();
         }
         self.barriers += 1;
         let barrier = self.barriers;

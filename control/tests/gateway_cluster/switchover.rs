@@ -78,6 +78,39 @@ fn late_packets_find_their_network_where_the_ports_have_another_order() {
     assert!(taken > 0.0, "nothing came late: this proves nothing");
 }
 
+/// Nobody leads while the standby is waited for, and what comes meanwhile is forwarded however long that
+/// takes: the time of forwarding is counted from when the other one leads.
+#[test]
+fn forwarding_outlasts_a_handing_over_that_takes_longer() {
+    const LATE: Duration = Duration::from_millis(2);
+    let topology = Topology::new(2, "open sesame".to_owned());
+    let members = (1..=2).map(|id| {
+        let mut config = topology.member(id).unwrap();
+        config.cluster.late = LATE;
+        config
+    });
+    let mut world = World::with(77, members.collect(), topology.peer().unwrap());
+    world.come_up();
+    let active = world.leader().unwrap();
+    // What it acknowledges is lost for a while.
+    world.network.fate = Some(Box::new(move |from, _, _| from == active));
+    world.ask(active, |gateway, now, entropy| {
+        gateway.switchover(now, entropy);
+    });
+    world.run(6 * LATE);
+    assert_eq!(world.leader(), None, "nobody may yet");
+    world.network.fate = None;
+    world.until("a successor", |world| {
+        world.leader().is_some_and(|leader| leader != active)
+    });
+    world.run(Duration::from_millis(400));
+    world.traffic = false;
+    world.run(Duration::from_secs(1));
+    world.audit();
+    let [a, b] = world.received();
+    assert_eq!((a, b), (world.b.sent().len(), world.a.sent().len()));
+}
+
 #[test]
 fn without_forwarding_a_switchover_loses_what_comes_late() {
     let topology = Topology::new(2, "open sesame".to_owned());

@@ -87,6 +87,37 @@ fn rfc4303_section_3_4_1_esp_that_comes_in_fragments_is_put_together_first() {
     }
 }
 
+/// A planned switchover amid the fragments of a packet: those that came before it go on to the member that
+/// gets the rest.
+#[test]
+fn fragments_that_wait_at_a_handover_are_put_together_at_the_successor() {
+    let mut bed = Bed::new();
+    bed.warm_up();
+    let inner = without_df(&udp(HOST_A, HOST_B, &[7; 1300]));
+    let number = bed.b.handle.counters.esp().packets_in + 1;
+    let pieces = parts(&outer(false, false, &sealed(number, &inner)), 512, 1);
+    let (before, after) = pieces.split_at(2);
+    before.iter().for_each(|piece| bed.b.wire_brings(piece));
+    bed.settle();
+    assert_eq!(bed.b.worker.frame_account().held, 2);
+    bed.b.events();
+    bed.b.leadership.hand_over();
+    after.iter().for_each(|piece| bed.b.wire_brings(piece));
+    bed.settle();
+    let parcels = drain(&mut bed.b.handle.punt);
+    assert_eq!(parcels.len(), pieces.len());
+    assert_eq!(bed.b.worker.frame_account().held, 0);
+    // The same worker stands for the successor.
+    bed.b.leadership.set(true);
+    for parcel in &parcels {
+        assert!(bed.b.handle.inject(parcel));
+    }
+    let delivered = bed.b.delivered.len();
+    bed.settle();
+    assert_eq!(bed.b.delivered.len(), delivered + 1);
+    bed.b.assert_no_leak();
+}
+
 #[test]
 fn rfc8200_section_4_5_fragments_that_overlap_or_are_replayed_open_nothing() {
     for v6 in [false, true] {
