@@ -180,10 +180,13 @@ fn behind<K: Copy + Ord, V>(
 fn led(reckoning: &mut Reckoning, most: usize, leading: &Leading, able: &[&Session]) -> bool {
     let risk = &mut reckoning.risk;
     let mut left = most;
+    // What is held waits for those too that could not take over now.
+    let sessions = leading.sessions.values();
+    let bound: Vec<&Session> = sessions.filter(|s| s.bound.is_some()).collect();
     for (object, led) in behind(&leading.objects, reckoning.objects, left) {
         reckoning.objects = Some(object);
         left -= 1;
-        let known = able.iter().all(|session| session.has(object, led.version));
+        let known = bound.iter().all(|session| session.has(object, led.version));
         risk.behind += usize::from(!known);
     }
     for (sa, led) in behind(&leading.sas, reckoning.sas, left) {
@@ -199,6 +202,9 @@ fn led(reckoning: &mut Reckoning, most: usize, leading: &Leading, able: &[&Sessi
     // Those that a standby has and did not name.
     let more = able.iter().map(|session| session.broken.more).max();
     risk.unserved = risk.unserved.saturating_add(more.unwrap_or(0));
+    // Nor has any been offered what this member has inherited and not gone on with yet.
+    let (_, inherited) = leading.estate.len();
+    risk.unserved = risk.unserved.saturating_add(inherited);
     false
 }
 

@@ -56,3 +56,20 @@ fn without_a_standby_every_sa_is_named_and_why() {
     assert!(named.clone().all(|(_, why)| *why == Unserved::NoStandby));
     assert!(Unserved::NoStandby.reason().contains("no member"));
 }
+
+/// What the leader holds for a standby that answers no more is behind, although that one could not take
+/// over now.
+#[test]
+fn what_waits_for_a_silent_standby_is_behind() {
+    let mut world = World::settled_with(4, 2, |_| {});
+    world.exchanges = false;
+    world.run(100);
+    assert_eq!(risk(&world, 0).behind, 0);
+    world.crash(1);
+    assert!(world.run_until(200, |world| risk(world, 0).standbys == 0));
+    let change = world.sites[0].gateway.create();
+    world.commit(0, change);
+    let bound = |world: &World| world.status(0).unwrap().members[0].bound;
+    assert!(bound(&world));
+    assert_eq!(risk(&world, 0).behind, 1);
+}

@@ -317,6 +317,8 @@ fn nobody_is_admitted_while_a_leader_still_inherits() {
     }
     assert!(!pair.nodes[1].status(pair.now).members[0].bound);
     assert_eq!(pair.nodes[0].status(pair.now).objects, 0);
+    // And till then nobody could take over what it has not gone on with, either.
+    assert_eq!(pair.nodes[1].risk().unserved, SAS as usize);
     while let Some(object) = pair.nodes[1].next_inherited() {
         pair.nodes[1].inherit(object);
     }
