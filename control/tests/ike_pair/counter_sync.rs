@@ -7,7 +7,7 @@ use hitless::ike::{Event, Input, Resume};
 
 use crate::world::{A, B, SECOND, World, settings};
 
-pub const SYNC: Resume = Resume::MessageIdSync { replay_delta: None };
+const SYNC: Resume = Resume::MessageIdSync { replay_delta: None };
 
 fn synced(event: &Event) -> bool {
     matches!(event, Event::MessageIdSynced { .. })

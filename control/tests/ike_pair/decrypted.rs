@@ -125,7 +125,7 @@ fn capture(packets: &[Packet]) -> Vec<u8> {
     // LINKTYPE_RAW.
     let head: [u32; 6] = [0xa1b2_c3d4, 0x0002_0004, 0, 0, 65535, 101];
     let mut out: Vec<u8> = Vec::new();
-    // The version is two halves.
+    // The second word is the version, 2.4.
     head.iter().for_each(|word| out.extend(word.to_be_bytes()));
     for (second, packet) in (0u32..).zip(packets) {
         let frame = frame(packet);
@@ -364,7 +364,7 @@ fn rfc4478_a_lifetime_and_the_reauthentication_are_read() {
     holds(&read("lifetime", &world), &[(AUTH, 16403)]);
 }
 
-/// IKE_INTERMEDIATE is dark with this table, and no more than it.
+/// Without IKE_INTERMEDIATE, whose keys are in other tables.
 #[test]
 fn rfc9370_ike_followup_ke_is_read() {
     if !installed() {
