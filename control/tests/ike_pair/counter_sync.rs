@@ -14,7 +14,7 @@ fn synced(event: &Event) -> bool {
 }
 
 /// A's record is older than the exchanges that follow, in both directions.
-fn behind(seed: u64, exchanges: usize) -> (World, crate::world::Records) {
+pub fn behind(seed: u64, exchanges: usize) -> (World, crate::world::Records) {
     let mut world = World::established(seed);
     let old = world.hosts[A].records.clone();
     for _ in 0..exchanges {

@@ -16,7 +16,7 @@ fn detecting(host: usize) -> EngineSettings {
     settings
 }
 
-fn established(seed: u64) -> World {
+pub fn established(seed: u64) -> World {
     let mut world = World::new(seed, detecting(A), detecting(B));
     world.run(SECOND);
     world.assert_agreement(1);

@@ -55,7 +55,7 @@ fn world(seed: u64, change: impl FnOnce(&mut EngineSettings, &mut EngineSettings
     World::new(seed, a, b)
 }
 
-fn up(seed: u64) -> World {
+pub fn up(seed: u64) -> World {
     let mut world = world(seed, |_, _| {});
     world.run(SECOND);
     world.assert_agreement(1);

@@ -25,7 +25,7 @@ fn pair_that_starts(seed: u64, start: bool) -> World {
     World::new(seed, a, b)
 }
 
-fn established(seed: u64) -> World {
+pub fn established(seed: u64) -> World {
     let mut world = pair(seed);
     world.run(SECOND);
     world.assert_agreement(1);

@@ -19,7 +19,7 @@ fn world(seed: u64, size: u16) -> World {
     World::new(seed, a, b)
 }
 
-fn established(seed: u64, size: u16) -> World {
+pub fn established(seed: u64, size: u16) -> World {
     let mut world = world(seed, size);
     world.run(SECOND);
     world.assert_agreement(1);

@@ -8,6 +8,7 @@ mod collisions;
 mod counter_sync;
 mod crash;
 mod crowd;
+mod decrypted;
 mod eap;
 mod elsewhere;
 mod establish;

@@ -27,14 +27,14 @@ pub fn mobile(host: usize) -> EngineSettings {
     settings
 }
 
-fn up(seed: u64) -> World {
+pub fn up(seed: u64) -> World {
     let mut world = World::new(seed, mobile(A), mobile(B));
     world.run(SECOND);
     world.assert_agreement(1);
     world
 }
 
-fn relocate(world: &mut World, host: usize, local: IpAddr) {
+pub fn relocate(world: &mut World, host: usize, local: IpAddr) {
     let ike = world.ike(host);
     world.input(host, Input::Relocate { ike, local });
 }

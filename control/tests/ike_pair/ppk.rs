@@ -6,7 +6,7 @@ use zeroize::Zeroizing;
 
 use crate::world::{A, B, SECOND, World, settings};
 
-fn ppk(id: &str, key: &str, required: bool) -> Option<PpkSettings> {
+pub fn ppk(id: &str, key: &str, required: bool) -> Option<PpkSettings> {
     let id: hitless::ike::proposal::Identification = id.parse().unwrap();
     Some(PpkSettings {
         id: id.clone(),
@@ -18,7 +18,7 @@ fn ppk(id: &str, key: &str, required: bool) -> Option<PpkSettings> {
     })
 }
 
-fn world(a: Option<PpkSettings>, b: Option<PpkSettings>) -> World {
+pub fn world(a: Option<PpkSettings>, b: Option<PpkSettings>) -> World {
     let (mut ours, mut theirs) = (settings(A), settings(B));
     ours.connections[0].auth.ppk = a;
     theirs.connections[0].auth.ppk = b;

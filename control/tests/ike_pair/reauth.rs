@@ -7,7 +7,7 @@ use hitless::ike::{Event, Resume};
 
 use crate::world::{A, B, SECOND, World, child, settings};
 
-const REAUTH: Duration = Duration::from_secs(600);
+pub const REAUTH: Duration = Duration::from_secs(600);
 
 fn with(host: usize, reauth_time: Duration) -> EngineSettings {
     let mut settings = settings(host);
@@ -23,7 +23,7 @@ fn with(host: usize, reauth_time: Duration) -> EngineSettings {
     settings
 }
 
-fn established(a: Duration, b: Duration) -> World {
+pub fn established(a: Duration, b: Duration) -> World {
     let mut world = World::new(5, with(A, a), with(B, b));
     world.run(SECOND);
     world.assert_agreement(2);

@@ -11,12 +11,12 @@ use crate::world::{A, B, Faults, SECOND, World, address, settings};
 const REDIRECT: [u8; 2] = 16407u16.to_be_bytes();
 const REDIRECTED_FROM: [u8; 2] = 16408u16.to_be_bytes();
 
-fn gateway(n: u8) -> IpAddr {
+pub fn gateway(n: u8) -> IpAddr {
     [192, 0, 2, n].into()
 }
 
 /// A client and gateways 2, 3, ...; each sends clients on to the one that is named, if one is.
-fn world(seed: u64, onward: &[Option<u8>], change: impl FnOnce(&mut World)) -> World {
+pub fn world(seed: u64, onward: &[Option<u8>], change: impl FnOnce(&mut World)) -> World {
     let mut b = settings(B);
     let connection = b.connections.remove(0);
     for (n, to) in (2..).zip(onward) {
@@ -99,9 +99,8 @@ fn rfc5685_section_3_a_redirect_without_our_nonce_or_that_leads_nowhere_is_not_f
     moved(&world, 3);
 }
 
-/// RFC 5685 section 6: which connection is meant is known in IKE_AUTH alone.
-#[test]
-fn rfc5685_section_6_a_client_goes_where_ike_auth_sends_it_and_deletes_the_ike_sa() {
+/// B learns in IKE_AUTH that the connection is the one that is sent on to gateway 3.
+pub fn by_ike_auth(seed: u64) -> World {
     let mut b = settings(B);
     let mut onward = b.connections[0].clone();
     onward.roads.redirect_to = Some(gateway(3));
@@ -115,7 +114,13 @@ fn rfc5685_section_6_a_client_goes_where_ike_auth_sends_it_and_deletes_the_ike_s
     new.remote_id = onward.remote_id.clone();
     new.local_addrs = vec![gateway(3)];
     b.connections = vec![onward, other, new];
-    let mut world = World::new(4, settings(A), b);
+    World::new(seed, settings(A), b)
+}
+
+/// RFC 5685 section 6: which connection is meant is known in IKE_AUTH alone.
+#[test]
+fn rfc5685_section_6_a_client_goes_where_ike_auth_sends_it_and_deletes_the_ike_sa() {
+    let mut world = by_ike_auth(4);
     world.run(2 * SECOND);
     moved(&world, 3);
     let established = |e: &Event| matches!(e, Event::IkeEstablished { .. });

@@ -85,7 +85,7 @@ fn rfc7296_section_2_23_1_a_client_that_wants_transport_falls_back_to_a_tunnel_o
     assert!(world.hosts[A].saw(mode));
 }
 
-fn childless(a: Childless, b: Childless) -> World {
+pub fn childless(a: Childless, b: Childless) -> World {
     let mut both = [settings(A), settings(B)];
     both[A].connections[0].roads.childless = a;
     both[B].connections[0].roads.childless = b;

@@ -1,7 +1,7 @@
 //! Two engines, one virtual clock, a seeded source of randomness, and a network between them that
 //! can lose, duplicate, delay and translate.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -97,6 +97,10 @@ pub struct World {
     pub nat: Option<SocketAddr>,
     /// What A was last seen to use behind the NAT.
     inner: Option<SocketAddr>,
+    /// Every datagram that was released, in order, as a capture has it.
+    pub captured: Vec<Packet>,
+    /// The key log of both ends: a line of Wireshark's for each IKE SA that came to be.
+    pub key_log: BTreeSet<String>,
     /// The request that each host answered last, and the answer.
     pub answered: [Option<(Packet, Vec<u8>)>; 2],
 }
@@ -272,6 +276,8 @@ impl World {
             unreachable: Vec::new(),
             nat: None,
             inner: None,
+            captured: Vec::new(),
+            key_log: BTreeSet::new(),
             answered: [None, None],
         };
         // B first: what starts on A finds it.
@@ -334,8 +340,23 @@ impl World {
                         self.release(host);
                     }
                 }
-                Output::Event(event) => self.hosts[host].events.push(event),
+                Output::Event(event) => {
+                    self.log_keys(host, &event);
+                    self.hosts[host].events.push(event);
+                }
             }
+        }
+    }
+
+    /// As the gateway writes `control.key_log`.
+    fn log_keys(&mut self, host: usize, event: &Event) {
+        let ike = match event {
+            Event::IkeEstablished { ike, .. } => *ike,
+            Event::IkeRekeyed { new, .. } => *new,
+            _ => return,
+        };
+        if let Some(lines) = self.hosts[host].engine.key_lines(ike) {
+            self.key_log.insert(lines.expose().to_owned());
         }
     }
 
@@ -376,6 +397,7 @@ impl World {
                 packet.to = self.inner.expect("A spoke first");
             }
         }
+        self.captured.push(packet.clone());
         if self.entropy.chance(self.faults.loss) {
             return;
         }
