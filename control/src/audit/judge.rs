@@ -115,6 +115,7 @@ pub fn judge(report: &Report, expect: &Expectations) -> Verdict {
     }
     message_ids(report, &mut faults);
     let zeros = synchronisations(report);
+    answers_to_zero(report, &zeros, &mut faults);
     let most = too_many(report, expect, &zeros, &mut faults);
     let sent = report.sent.values();
     let mut doubts = doubts(report, expect);
@@ -322,6 +323,41 @@ fn message_ids(report: &Report, faults: &mut Findings) {
     }
 }
 
+/// Message ID 0 of an INFORMATIONAL exchange may be that of several requests, and each of them has one
+/// response (RFC 6311 section 5.1: a synchronisation that is sent again is answered as before).
+fn answers_to_zero(
+    report: &Report,
+    zeros: &BTreeMap<Side, BTreeMap<u64, u64>>,
+    faults: &mut Findings,
+) {
+    type Fragment = Option<(u16, u16)>;
+    let mut answers: BTreeMap<(u64, u64, bool, Fragment), BTreeSet<u64>> = BTreeMap::new();
+    for event in report.ike.iter().filter(|e| zero(e) && e.response) {
+        let (initiator, responder) = (event.initiator_spi, event.responder_spi);
+        let side = (initiator, responder, event.initiator, event.fragment);
+        answers.entry(side).or_default().insert(event.digest);
+    }
+    // Whatever address the other side asked from.
+    let mut requests: BTreeMap<(u64, u64, bool), BTreeSet<u64>> = BTreeMap::new();
+    for ((initiator, responder, _, is_initiator), digests) in zeros {
+        let side = (*initiator, *responder, !is_initiator);
+        requests.entry(side).or_default().extend(digests.keys());
+    }
+    for ((initiator, responder, is_initiator, _), answers) in answers {
+        // Of requests that were not captured nothing is known.
+        let asked = requests.get(&(initiator, responder, is_initiator));
+        if let Some(asked) = asked.filter(|asked| answers.len() > asked.len()) {
+            let what = format!(
+                "IKE SA {initiator:016x}-{responder:016x}: {} different responses with Message ID 0 to {} \
+                 requests",
+                answers.len(),
+                asked.len()
+            );
+            faults.add("two-responses", what);
+        }
+    }
+}
+
 /// One IKE SA and one side of it; whether that is its original initiator.
 type Side = (u64, u64, IpAddr, bool);
 
@@ -349,12 +385,16 @@ fn too_many(
     expect: &Expectations,
     zeros: &BTreeMap<Side, BTreeMap<u64, u64>>,
     faults: &mut Findings,
-) -> Option<String> {
-    let mut unknown = 0;
+) -> Vec<String> {
+    let (mut unknown, mut unknown_first) = (0, 0);
+    let inits = report.ike.iter();
+    let inits = inits.filter(|event| event.exchange == Exchange::IkeSaInit);
+    let begun: BTreeSet<u64> = inits.map(|event| event.initiator_spi).collect();
     for ((initiator, responder, source, is_initiator), digests) in zeros {
-        // The original responder's first ordinary request has Message ID 0; the initiator's was
-        // IKE_SA_INIT.
+        // The first ordinary request of either side has Message ID 0, and that of who began with an
+        // IKE_SA_INIT was this. Who began with the rekeying of another IKE SA made none.
         let ordinary = u64::from(!is_initiator);
+        let perhaps = ordinary.max(u64::from(!begun.contains(initiator)));
         let count = digests.len() as u64;
         let most = match (expect.failovers, report.places) {
             (Some(failovers), _) => failovers,
@@ -367,7 +407,9 @@ fn too_many(
             }
             (None, _) => continue,
         };
-        if count > most + ordinary {
+        if count > most + ordinary && count <= most + perhaps {
+            unknown_first += 1;
+        } else if count > most + ordinary {
             let what = format!(
                 "IKE SA {initiator:016x}-{responder:016x}: {count} different requests with Message \
                  ID 0 from {source}"
@@ -375,12 +417,20 @@ fn too_many(
             faults.add("too-many-synchronisations", what);
         }
     }
-    (unknown > 0).then(|| {
-        format!(
+    let mut doubts = Vec::new();
+    if unknown > 0 {
+        doubts.push(format!(
             "{unknown} IKE SAs were synchronised more than once: say how often the gateway failed \
              over (--failovers)"
-        )
-    })
+        ));
+    }
+    if unknown_first > 0 {
+        doubts.push(format!(
+            "{unknown_first} IKE SAs, whose IKE_SA_INIT was not captured, have one request with Message \
+             ID 0 too many, unless they are of a rekeying: then it is their first"
+        ));
+    }
+    doubts
 }
 
 /// Why the captures prove less than they ought to.

@@ -5,8 +5,12 @@
 //! # SPI     first  last
 //! c001cafe  1      4096
 //! c001cafe  4097   8192
+//! c001cafe  8193   12288  5000
 //! lost      3
 //! ```
+//!
+//! A fourth number is of a member that took over: from there on its predecessor may have sent, so that
+//! what lies between that and its own first one may be left out.
 //!
 //! Where a disk took half a line, or some grants could not be written, the daemon says how many are
 //! missing: what such a ledger does not permit proves nothing.
@@ -35,6 +39,13 @@ struct Granted {
 }
 
 impl Granted {
+    /// What may be left out begins at `from`.
+    fn add_line(&mut self, (first, last): (u64, u64), from: u64) {
+        let size = last - from;
+        self.add((first, last));
+        self.size = self.size.max(size);
+    }
+
     fn add(&mut self, (mut first, mut last): (u64, u64)) {
         self.size = self.size.max(last - first);
         // Those that touch it become one with it.
@@ -63,7 +74,8 @@ impl fmt::Display for PermitError {
         write!(
             f,
             "line {}: {:?} is no grant; write `SPI first last`: eight hexadecimal digits and two \
-             numbers, the first not above the last",
+             numbers, the first not above the last (and after a takeover the one from which on numbers \
+             may be left out)",
             self.line, self.text
         )
     }
@@ -80,8 +92,9 @@ impl Permits {
             let words = words(line);
             if let Some(count) = lost(&words) {
                 permits.lost = permits.lost.saturating_add(count);
-            } else if let Some((spi, grant)) = grant(&words) {
-                permits.granted.entry(spi).or_default().add(grant);
+            } else if let Some((spi, grant, from)) = grant(&words) {
+                let granted = permits.granted.entry(spi).or_default();
+                granted.add_line(grant, from);
             } else {
                 // Half a line is one of those that the next line says were lost, or the last one so
                 // far of a disk that is full.
@@ -168,14 +181,18 @@ fn says_lost(line: &str) -> bool {
     lost(&words(line)).is_some()
 }
 
-fn grant(words: &[&str]) -> Option<(u32, (u64, u64))> {
-    let [spi, first, last] = words else {
-        return None;
+/// A grant, and from where on numbers may be left out.
+fn grant(words: &[&str]) -> Option<(u32, (u64, u64), u64)> {
+    let (spi, first, last, from) = match words {
+        [spi, first, last] => (spi, first, last, first),
+        [spi, first, last, from] => (spi, first, last, from),
+        _ => return None,
     };
     let spi = spi.strip_prefix("0x").unwrap_or(spi);
     let (first, last) = (first.parse().ok()?, last.parse().ok()?);
-    let grant = (first <= last).then_some((first, last))?;
-    Some((u32::from_str_radix(spi, 16).ok()?, grant))
+    let from: u64 = from.parse().ok()?;
+    let grant = (from <= first && first <= last).then_some((first, last))?;
+    Some((u32::from_str_radix(spi, 16).ok()?, grant, from))
 }
 
 #[cfg(test)]
@@ -193,6 +210,14 @@ mod tests {
         assert_eq!(permits.greatest_gap(7), Some(10));
         assert_eq!((permits.last(8), permits.greatest_gap(8)), (None, None));
         assert!(Permits::parse("# nothing\n").expect("readable").is_empty());
+    }
+
+    #[test]
+    fn who_took_over_may_leave_numbers_out_and_use_none_of_them() {
+        let permits = Permits::parse("7 129 256 60\n").unwrap();
+        assert!(permits.holds(7, 129) && !permits.holds(7, 128) && !permits.holds(7, 60));
+        assert_eq!(permits.greatest_gap(7), Some(256 - 60 + 2));
+        assert!(Permits::parse("7 1 2 3 4\n").is_err() && Permits::parse("7 1 2 x\n").is_err());
     }
 
     #[test]

@@ -468,6 +468,21 @@ mod planted {
     }
 
     #[test]
+    fn message_id_0_has_one_response_for_each_request() {
+        let answer = |octets| ike(false, 37, 0x20, 0, octets);
+        let asked = |octets| ike(true, 37, 0x08, 0, octets);
+        // The first ordinary request of a rekeyed IKE SA, answered by two members.
+        let two = [asked(30), answer(30), answer(31)];
+        assert_eq!(kinds(&verdict(&two)), [("two-responses", 1)]);
+        let sound = [asked(30), answer(30), asked(30), answer(30)];
+        assert!(verdict(&sound).clean);
+        // A synchronisation and that request.
+        let both = [asked(30), answer(30), asked(40), answer(31)];
+        assert!(verdict(&both).clean);
+        assert!(verdict(&[answer(30), answer(31)]).clean, "half a capture");
+    }
+
+    #[test]
     fn one_message_id_of_two_members_is_told_as_a_split_only_if_both_led_then() {
         let [one, other] = [ike(true, 36, 0, 4, 30), ike(true, 37, 0, 4, 50)];
         let kinds_of = |places, frames: &[(u64, u16, &Vec<u8>)]| {
@@ -529,6 +544,18 @@ mod planted {
         };
         assert_eq!(kinds(&of(Some(1))), [("too-many-synchronisations", 1)]);
         assert!(of(Some(2)).clean && of(None).clean);
+        // Of an IKE SA that was rekeyed into being the initiator has an ordinary request 0, too.
+        let failovers = Some(0);
+        let expect = || Expectations {
+            failovers,
+            ..Expectations::default()
+        };
+        let first = ike(true, 37, 0x08, 0, 30);
+        let unsure = judge(&audit(std::slice::from_ref(&first)), &expect());
+        assert!(unsure.clean && !unsure.conclusive, "{unsure}");
+        let began = [ike(true, 34, 0x08, 0, 200), first];
+        let verdict = judge(&audit(&began), &expect());
+        assert_eq!(kinds(&verdict), [("too-many-synchronisations", 1)]);
         assert!(!of(None).conclusive, "{}", of(None));
         assert_eq!(of(None).synchronisations, 3);
     }

@@ -127,6 +127,7 @@ mod tests {
             spi: Spi(0xc001_cafe),
             first: SequenceNumber(first),
             last: SequenceNumber(last),
+            left_out_from: None,
         }
     }
 

@@ -58,6 +58,8 @@ pub struct Carried {
     pub moved_at: Option<Instant>,
     /// The window, if several workers receive and share it.
     pub shared: Option<AntiReplay>,
+    /// The lowest outbound number of this leadership.
+    pub began: SequenceNumber,
     /// What each worker published last.
     published: BTreeMap<usize, Checkpoint>,
     /// What each half that a worker has or had counts; they outlive the half, and are its again if
@@ -87,6 +89,7 @@ impl Carried {
     ) -> Carried {
         Carried {
             child,
+            began: cell.cursor(),
             cell,
             slot,
             connection: names.0,

@@ -12,26 +12,31 @@ const HELD_BY_WORKERS: u64 = 1024;
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Granted {
     pub spi: Spi,
-    /// The lowest number that may not have been sent yet; after a takeover, the one that the
-    /// predecessor's last checkpoint names.
+    /// The lowest number that may not have been sent yet; this member's lowest after a takeover.
     pub first: SequenceNumber,
     pub last: SequenceNumber,
+    /// After a takeover: from where on the predecessor may have sent, as its last checkpoint says. What
+    /// lies between this and `first` may be left out.
+    pub left_out_from: Option<SequenceNumber>,
 }
 
 impl std::fmt::Display for Granted {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let Granted { spi, first, last } = self;
-        write!(f, "{:08x} {} {}", spi.0, first.0, last.0)
+        write!(f, "{:08x} {} {}", self.spi.0, self.first.0, self.last.0)?;
+        match self.left_out_from {
+            Some(from) => write!(f, " {}", from.0),
+            None => Ok(()),
+        }
     }
 }
 
 impl Gateway {
-    /// The cell has got more numbers than up to `before`; `first` if it is not where it stands.
+    /// The cell has got more numbers than up to `before`.
     pub(super) fn enter_grant(
         &mut self,
         sa: SaId,
         before: SequenceNumber,
-        first: Option<SequenceNumber>,
+        left_out_from: Option<SequenceNumber>,
     ) {
         if self.settings.config().control.grant_log.is_none() {
             return;
@@ -44,11 +49,12 @@ impl Gateway {
             return;
         }
         let unsent = carried.cell.cursor().0.saturating_sub(HELD_BY_WORKERS);
-        let first = first.unwrap_or(SequenceNumber(unsent));
+        let first = SequenceNumber(unsent).max(carried.began).min(last);
         let granted = Granted {
             spi: carried.child.outbound_spi,
-            first: SequenceNumber(first.0.clamp(1, last.0)),
+            first,
             last,
+            left_out_from: left_out_from.map(|from| from.min(first)),
         };
         self.outputs.push_back(Output::Granted(granted));
     }

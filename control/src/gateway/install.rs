@@ -149,8 +149,9 @@ impl Gateway {
             Err(error) => return self.unusable(sa, error.to_string()),
         };
         self.log_keys(sa);
-        let unsent = checkpoint.map_or(SequenceNumber(1), |checkpoint| checkpoint.outbound_next);
-        self.enter_grant(sa, SequenceNumber(0), Some(unsent));
+        // Without a checkpoint nothing says where the predecessor came to.
+        let left_out = |_| checkpoint.map_or(SequenceNumber(1), |c| c.outbound_next);
+        self.enter_grant(sa, SequenceNumber(0), inherited.as_ref().map(left_out));
         for (worker, half) in inbound {
             self.dataplane
                 .send(worker, Command::InstallInbound(Box::new(half)));

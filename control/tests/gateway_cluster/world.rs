@@ -420,6 +420,12 @@ impl World {
         keys.map(KeyLines::expose).collect()
     }
 
+    /// The ledger of a gateway, as its file would have it.
+    pub fn ledger(&self, who: u8) -> Vec<String> {
+        let grants = self.running[&who].station.grants().iter();
+        grants.map(ToString::to_string).collect()
+    }
+
     pub fn status(&mut self, who: u8) -> GatewayStatus {
         let now = self.now;
         self.gateway(who).status(now)

@@ -270,6 +270,7 @@ impl Oracle {
         }
         if !self.clocks_jump {
             broken.extend(self.output_commit(&report));
+            broken.extend(self.answers_to_zero(&report));
         }
         broken
     }
@@ -292,6 +293,37 @@ impl Oracle {
                         "S4: one message, two versions: {earlier:?}, {later:?}"
                     ));
                 }
+            }
+        }
+        broken
+    }
+
+    /// S4 of what is not numbered: a synchronisation is made anew, and each request with its Message ID 0
+    /// still has one answer (RFC 6311 section 5.1). Of those who are bound by each other, for each request.
+    fn answers_to_zero(&self, report: &Report) -> Vec<String> {
+        let mut asked: BTreeMap<MessageKey, BTreeSet<u64>> = BTreeMap::new();
+        let mut answers: BTreeMap<MessageKey, Vec<&IkeEvent>> = BTreeMap::new();
+        for event in report.ike.iter().filter(|event| synchronises(event)) {
+            let (initiator, responder, id, response, side, _) = key(event);
+            match response {
+                true => answers.entry(key(event)).or_default().push(event),
+                false => {
+                    let answer = (initiator, responder, id, true, !side, None);
+                    asked.entry(answer).or_default().insert(event.digest);
+                }
+            }
+        }
+        let mut broken = Vec::new();
+        for (key, events) in answers {
+            let Some(last) = events.last() else { continue };
+            let bound = events.iter().filter(|earlier| self.bound(earlier, last));
+            let versions: BTreeSet<u64> = bound.map(|event| event.digest).collect();
+            let requests = asked.get(&key).map_or(0, BTreeSet::len);
+            if versions.len() > requests {
+                let count = versions.len();
+                broken.push(format!(
+                    "S4: {count} answers to {requests} requests with Message ID 0: {last:?}"
+                ));
             }
         }
         broken
@@ -351,9 +383,13 @@ fn key(event: &IkeEvent) -> MessageKey {
 /// before the IKE SA is there: a request to begin one is sent anew with the cookie that it needs (RFC
 /// 7296 section 2.6, RFC 5723 section 4.3.2).
 fn is_numbered(event: &IkeEvent) -> bool {
-    let synchronises = event.exchange == Exchange::Informational && event.message_id == 0;
     let begins = [Exchange::IkeSaInit, IKE_SESSION_RESUME].contains(&event.exchange);
-    !begins && !synchronises
+    !begins && !synchronises(event)
+}
+
+/// Whether it may be a Message ID synchronisation: the first ordinary request of a side looks like one.
+fn synchronises(event: &IkeEvent) -> bool {
+    event.exchange == Exchange::Informational && event.message_id == 0
 }
 
 fn delivered_twice(received: &[Probe]) -> Vec<u64> {
