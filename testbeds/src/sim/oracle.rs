@@ -405,6 +405,8 @@ fn delivered_twice(received: &[Probe]) -> Vec<u64> {
 mod tests {
     use super::*;
 
+    use hitless_sa::{Incarnation, MemberId};
+
     /// What must not show is in the host's own frames: Ethernet, IPv4, and whatever follows.
     fn frame(protocol: u8, source: [u8; 4], payload: &[u8]) -> Vec<u8> {
         let mut frame = vec![2; 12];
@@ -472,5 +474,48 @@ mod tests {
         assert!(begins(&verdict(&ranges), "S5"));
         let clear = verdict(&[(1, frame(17, [10, 2, 0, 10], &[0, 9, 0, 9, 0, 8, 0, 0]))]);
         assert!(begins(&clear, "S6"), "{clear:?}");
+    }
+
+    /// INFORMATIONAL with Message ID 0.
+    fn zero(from: [u8; 4], flags: u8, fill: u8) -> Vec<u8> {
+        let mut message = [1_u64, 2].map(u64::to_be_bytes).concat();
+        message.extend_from_slice(&[46, 0x20, 37, flags, 0, 0, 0, 0, 0, 0, 0, 60]);
+        message.resize(60, fill);
+        let mut udp = vec![1, 0xf4, 1, 0xf4, 0, 68, 0, 0];
+        udp.extend_from_slice(&message);
+        frame(17, from, &udp)
+    }
+
+    #[test]
+    fn s4_message_id_0_has_one_answer_for_each_request_of_all_who_are_bound() {
+        let epoch = |counter, leader| Epoch {
+            counter,
+            leader: MemberId(leader),
+            incarnation: Incarnation(1),
+        };
+        let leads = |epoch, base| Event::Leads {
+            epoch,
+            base,
+            sas: 1,
+            skip: Some(0),
+            exact: true,
+        };
+        // Asked by the peer, answered by 1; then 2 leads and answers.
+        let found = |asked: &[u8], second: u8, exact: bool| {
+            let mut oracle = Oracle::default();
+            oracle.said(Instant(1), 1, &leads(epoch(1, 1), None));
+            for fill in asked {
+                oracle.sent(Instant(2), 0, &zero([192, 0, 2, 2], 0x08, *fill), &[]);
+            }
+            oracle.sent(Instant(3), 1, &zero([192, 0, 2, 1], 0x20, 7), &[]);
+            let base = exact.then(|| epoch(1, 1));
+            oracle.said(Instant(4), 2, &leads(epoch(2, 2), base));
+            oracle.sent(Instant(5), 2, &zero([192, 0, 2, 1], 0x20, second), &[]);
+            oracle.answers_to_zero(&oracle.audit.clone().report())
+        };
+        assert!(begins(&found(&[5], 8, true), "S4: 2 answers to 1 requests"));
+        for (asked, second, exact) in [(&[5][..], 7, true), (&[5, 6], 8, true), (&[5], 8, false)] {
+            assert_eq!(found(asked, second, exact), Vec::<String>::new());
+        }
     }
 }
