@@ -427,6 +427,7 @@ pub(super) fn complete(
         return turn.drop(path.remote, "synchronisation at the end of the message IDs");
     }
     ike.sync = None;
+    ike.synchronised = true;
     ike.abandon(turn);
     let next_request = answer.receive.max(ike.window.next_request);
     let expected = answer.send.max(ike.window.expected);

@@ -103,6 +103,8 @@ pub(super) struct IkeSa {
     pub accept_jump: bool,
     /// Another member led it before, and may have lived on for a while without our knowledge.
     pub inherited: bool,
+    /// This leadership has synchronised Message IDs. Not in the record: whoever takes over may.
+    pub synchronised: bool,
     /// No record has room for more Child SAs than so many. Not in the record: whoever takes over finds
     /// out what fits by its own limits.
     pub full: Option<usize>,
@@ -319,7 +321,7 @@ impl IkeSa {
         connection: Option<&Arc<Connection>>,
     ) {
         turn.dirty = true;
-        self.inherited = true;
+        (self.inherited, self.synchronised) = (true, false);
         self.answered();
         self.doubts = 0;
         let recorded: Vec<Arc<ChildSa>> = self.children.iter().map(|c| c.sa.clone()).collect();
@@ -470,6 +472,7 @@ impl IkeSa {
             owed: None,
             accept_jump: false,
             inherited: false,
+            synchronised: false,
             full: None,
             waiting: false,
             foreign: Vec::new(),

@@ -95,6 +95,15 @@ pub(super) fn inexactly(ike: &IkeSa) -> Resume {
     resume(ike.connection.takeover, false, ike.facts(), None)
 }
 
+/// The same of one that this leadership has resumed: it synchronises once (R35, RFC 6311 section 7), and
+/// tries from then on.
+fn again(ike: &IkeSa) -> Resume {
+    match inexactly(ike) {
+        Resume::MessageIdSync { .. } if ike.synchronised => Resume::Probe,
+        how => how,
+    }
+}
+
 /// Whether there is anything to find out of its Message IDs, but for what probes may find.
 fn may_find_out(ike: &IkeSa) -> bool {
     let asking = ike.sync.is_some() || ike.owed.is_some();
@@ -123,7 +132,7 @@ fn find_out(ike: &mut IkeSa, turn: &mut Turn<'_>, how: Resume) -> bool {
 /// that we never saw. What is outstanding was never taken. Once for each takeover: loss alone must
 /// not look like it.
 pub(super) fn doubt(ike: &mut IkeSa, turn: &mut Turn<'_>) -> bool {
-    let doubted = ike.inherited && find_out(ike, turn, inexactly(ike));
+    let doubted = ike.inherited && find_out(ike, turn, again(ike));
     if doubted {
         ike.inherited = false;
         ike.abandon(turn);
@@ -210,7 +219,7 @@ fn go_on_behind(ike: &mut IkeSa, turn: &mut Turn<'_>, theirs: &IkeSa) -> bool {
         ike.window.gaps.clone_from(&theirs.window.gaps);
         ike.window.responses.clone_from(&theirs.window.responses);
     }
-    let found = find_out(ike, turn, inexactly(ike));
+    let found = find_out(ike, turn, again(ike));
     if let Some(probe) = &mut ike.probe {
         *probe = Probe::resumed(turn.now, sent.into_iter().collect());
     }

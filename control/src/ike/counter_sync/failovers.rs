@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use super::*;
 use crate::ike::pair::{C, P, Pair};
+use crate::ike::settings::Takeover;
 use crate::ike::window::MAX_WINDOW;
 use crate::ike::{Input, Resume};
 
@@ -44,6 +45,27 @@ fn rfc6311_r17_each_failover_declares_more_than_the_one_before() {
         assert_eq!(pair.next_ids(C).0, highest);
         assert!(pair.ike(C).sync.is_none());
     }
+}
+
+/// Somebody else has answered a request of the peer's since: it is ahead. That is found out, and not by
+/// another synchronisation.
+#[test]
+fn rfc6311_r35_a_peer_that_is_ahead_after_the_synchronisation_is_probed() {
+    let mut pair = Pair::with(1, |_, settings| {
+        settings.connections[0].takeover = Takeover::MessageIdSync;
+    });
+    let request = pair.take_over(SYNC).remove(0);
+    let answer = pair.give(P, &request).remove(0);
+    pair.give(C, &answer);
+    let expected = pair.next_ids(C).1;
+    let ahead = pair.forge(P, false, expected + 1, &[]);
+    let said = pair.give(C, &ahead);
+    assert!(pair.ike(C).probe.is_some() && pair.ike(C).sync.is_none());
+    let asks = |datagram: &Vec<u8>| {
+        let header = Header::parse(datagram).expect("a message");
+        !header.response && header.message_id == MessageId(0)
+    };
+    assert!(!said.iter().any(asks));
 }
 
 /// The cluster's half: the same octets a few times, for an answer may be lost; then another nonce and
