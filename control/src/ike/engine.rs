@@ -399,6 +399,7 @@ impl Engine {
         released: Option<&[u8]>,
     ) -> Result<(), ImportError> {
         let inherited = undone.as_ref().is_some_and(|undone| undone.inherited);
+        let synchronised = undone.as_ref().is_some_and(|undone| undone.synchronised);
         let full = undone.as_ref().is_some_and(|undone| undone.full.is_some());
         let wanted = undone.as_ref().map(|undone| undone.wants(now));
         let terminated = undone.as_ref().is_some_and(|undone| undone.terminated);
@@ -422,7 +423,7 @@ impl Engine {
             Imported::IkeSa(sa) => sa,
             Imported::Grave(..) => return Err(ImportError::Field("state")),
         };
-        imported.inherited = inherited;
+        (imported.inherited, imported.synchronised) = (inherited, synchronised);
         imported.full = full.then_some(imported.children.len());
         imported.terminated |= terminated;
         imported.want(wanted.unwrap_or_default());

@@ -627,7 +627,8 @@ fn chains_without_end_are_refused() {
         circle.push(next);
     }
     let a = circle[11].issue(&Wish::named("a.test"));
-    for (length, why) in [(12, "more than 10"), (9, "")] {
+    // The search for a way through them would keep everything else from being done.
+    for (length, why) in [(12, "more than 10"), (9, "authorities of one name")] {
         let chain: Vec<&Authority> = circle.iter().rev().take(length).collect();
         assert_refused_by_b(
             worlds(auth(&a, &chain, &anchor), auth(&b, &[], &anchor)),

@@ -1,6 +1,8 @@
 //! From a peer's certificate to one of our trust anchors (RFC 5280 section 6), by `rustls-webpki`:
-//! signatures, validity, basic and name constraints, path lengths, CRLs, with a budget that hostile
-//! chains cannot exceed. What it leaves out is checked here: key usage, and the anchor's validity.
+//! signatures, validity, basic and name constraints, path lengths, CRLs. What it leaves out is checked
+//! here: key usage, the anchor's validity, and how many ways there may be, for it tries all of them:
+//! nine authorities of one name that lead nowhere cost it half a million readings, and whoever agrees on
+//! keys may send them.
 
 use std::cmp::Reverse;
 use std::collections::BTreeSet;
@@ -78,6 +80,8 @@ pub enum ChainError {
     Path(Error),
     /// The peer's own certificate is not for signatures.
     KeyUsage,
+    /// More authorities of one name than any renewal or cross-signing needs.
+    Namesakes,
 }
 
 impl ChainError {
@@ -90,6 +94,12 @@ impl fmt::Display for ChainError {
             ChainError::Path(error) => error,
             ChainError::KeyUsage => {
                 return write!(f, "certificate not for signatures (key usage)");
+            }
+            ChainError::Namesakes => {
+                return write!(
+                    f,
+                    "more than {NAMESAKES} certificates of authorities of one name"
+                );
             }
         };
         match error {
@@ -234,10 +244,7 @@ impl Trust {
         if !certificate.may_sign() {
             return Err(ChainError::KeyUsage);
         }
-        let others: Vec<_> = others
-            .iter()
-            .map(|der| CertificateDer::from(*der))
-            .collect();
+        let others = authorities(others)?;
         let anchors: Vec<_> = self
             .anchors_at(time)
             .map(|anchor| anchor.anchor.clone())
@@ -298,6 +305,26 @@ impl Trust {
     }
 }
 
+/// What may lie between a holder and an anchor, without what cannot be read or is there twice. With two of
+/// a name there are some dozens of ways at most.
+fn authorities<'a>(others: &[&'a [u8]]) -> Result<Vec<CertificateDer<'a>>, ChainError> {
+    let mut kept: Vec<(&[u8], Certificate)> = Vec::with_capacity(others.len());
+    for der in others {
+        let Ok(read) = Certificate::parse(der) else {
+            continue;
+        };
+        if kept.iter().any(|(there, _)| there == der) {
+            continue;
+        }
+        let named = |(_, there): &&(&[u8], Certificate)| there.subject() == read.subject();
+        if kept.iter().filter(named).count() >= NAMESAKES {
+            return Err(ChainError::Namesakes);
+        }
+        kept.push((der, read));
+    }
+    Ok(kept.into_iter().map(|(der, _)| der.into()).collect())
+}
+
 /// The authorities of a path; each was read before.
 fn read(issuers: &[CertificateDer<'static>]) -> impl Iterator<Item = Certificate> {
     let read = issuers.iter().map(|issuer| Certificate::parse(issuer));
@@ -306,6 +333,8 @@ fn read(issuers: &[CertificateDer<'static>]) -> impl Iterator<Item = Certificate
 
 /// Microseconds of a look at a chain whose verdict is known (`work.rs`).
 const READING: u32 = 10;
+/// Certificates of authorities of one name: an old and a new key, or one that two others have signed.
+const NAMESAKES: usize = 2;
 /// What `webpki` does before it gives a chain up.
 const MOST_SIGNATURES: usize = 100;
 
