@@ -36,6 +36,12 @@ impl Meant {
         meant
     }
 
+    /// Whether any is meant for them. Strangers ask this as often as they like.
+    pub fn any(&self, path: Path) -> bool {
+        let (local, remote) = (path.local.ip(), path.remote.ip());
+        self.pairs.contains_key(&(local, remote)) || self.anywhere.contains_key(&local)
+    }
+
     /// Those of `connections`, of which this was made, in their order.
     pub fn among(&self, connections: &[Arc<Connection>], path: Path) -> Vec<Arc<Connection>> {
         let (local, remote) = (path.local.ip(), path.remote.ip());
@@ -83,6 +89,7 @@ mod tests {
                 };
                 let found = meant.among(&all, path);
                 let expected = all.iter().filter(|c| addresses_match(c, path));
+                assert_eq!(meant.any(path), !found.is_empty());
                 let names = |c: &Arc<Connection>| c.name.clone();
                 let found: Vec<_> = found.iter().map(names).collect();
                 assert_eq!(found, expected.map(names).collect::<Vec<_>>());

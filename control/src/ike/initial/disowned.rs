@@ -42,8 +42,7 @@ impl Engine {
     ) -> bool {
         let asks = header.initiator && !header.response && is_initial(header.exchange);
         let whole = place.is_none_or(|place| place.number == 1);
-        let foreign = self.meant.among(&self.connections, path).is_empty();
-        if !asks || !whole || foreign || self.may_know(header) {
+        if !asks || !whole || !self.meant.any(path) || self.may_know(header) {
             return false;
         }
         if !self.hints.may(now, path.remote.ip()) {

@@ -160,9 +160,11 @@ impl Engine {
         if header.response || lives || !self.is_our_own(header) {
             return false;
         }
+        if !self.meant.any(path) || !self.tokens.may(now, path.remote.ip()) {
+            return false;
+        }
         let meant = self.meant.among(&self.connections, path);
-        let wanted = meant.iter().any(|c| c.session.crash_detection);
-        if !wanted || !self.tokens.may(now, path.remote.ip()) {
+        if !meant.iter().any(|c| c.session.crash_detection) {
             return false;
         }
         let spis = (header.initiator_spi, header.responder_spi);
